@@ -1,0 +1,117 @@
+// Package mqtt holds what MQTT's broker and client share: the view they have of
+// the network.
+//
+// A [Link] is one client's connection, whatever carries it: TCP, TLS,
+// WebSocket, QUIC. It has a control stream, which carries what MQTT defines for
+// a network connection, and, on carriers that can, data streams beside it.
+// Packages broker and client know no other network; [NewConnLink] makes a Link
+// of a net.Conn and package mqttquic of a QUIC connection.
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"time"
+)
+
+// A StreamID names a stream within a Link. It is the QUIC stream ID on QUIC.
+type StreamID uint64
+
+// ControlStream carries CONNECT, and everything on a carrier without streams.
+const ControlStream StreamID = 0
+
+// A LinkCode tells the peer why a Link was closed, on carriers that can say it.
+type LinkCode uint64
+
+// The codes that MQTT over QUIC uses as application error codes.
+const (
+	LinkNormal      LinkCode = 0
+	LinkControlDown LinkCode = 1 // the control stream ended without a DISCONNECT, or broke the protocol
+	LinkOverloaded  LinkCode = 2 // no room for another client
+)
+
+// A Carrier says what carries a Link.
+type Carrier string
+
+const (
+	TCP       Carrier = "tcp"
+	TLS       Carrier = "tls"
+	WebSocket Carrier = "ws"
+	WSS       Carrier = "wss"
+	QUIC      Carrier = "quic"
+)
+
+// A Link is one client's network connection.
+// All methods may be called from any goroutine at any time.
+type Link interface {
+	// AcceptStream returns the next stream that the peer opened, in the order
+	// of the IDs, so that the first is the control stream. A server calls it.
+	// On a carrier without streams the second call blocks until the Link ends.
+	AcceptStream(ctx context.Context) (Stream, error)
+
+	// OpenStream opens the next stream; the first is the control stream.
+	// A client calls it. On a carrier without streams the second call
+	// returns an error matching [errors.ErrUnsupported].
+	OpenStream(ctx context.Context) (Stream, error)
+
+	// Carrier says what carries the Link, for logs, metrics and applications.
+	Carrier() Carrier
+
+	// Handshake waits until the peer is known: the TLS handshake is complete
+	// and nothing that was read can be a replay. It does nothing on a carrier
+	// without TLS.
+	Handshake(ctx context.Context) error
+
+	// TLS returns what the handshake negotiated, nil without TLS or before it
+	// is complete.
+	TLS() *tls.ConnectionState
+
+	LocalAddr() net.Addr
+	// RemoteAddr may change during the life of a QUIC Link.
+	RemoteAddr() net.Addr
+
+	// SetIdleTimeout tells the carrier how long the peer may be silent. MQTT's
+	// keep-alive decides when a client is dead; a carrier with a timeout of its
+	// own must not be faster. A carrier that cannot change its timeout
+	// after the handshake does nothing.
+	SetIdleTimeout(d time.Duration)
+
+	// Context is done when the Link has ended.
+	Context() context.Context
+
+	// CloseWithCode ends the Link at once; what was not yet delivered is lost.
+	// Only the first call counts.
+	CloseWithCode(code LinkCode) error
+}
+
+// A Stream is one ordered byte stream of a Link.
+type Stream interface {
+	io.Reader // io.EOF after the peer's FIN
+	io.Writer // copies; blocks while the peer takes no more
+
+	ID() StreamID
+
+	// CloseWrite marks the end of the data (FIN). What was written is still
+	// delivered. On a carrier that cannot it does nothing.
+	CloseWrite() error
+
+	// Reset abandons both directions, with an error code where the carrier has
+	// one. On a carrier without streams it ends the Link.
+	Reset(code uint64)
+
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
+}
+
+// A LinkListener accepts Links.
+type LinkListener interface {
+	// Accept returns the next Link. It waits for no peer: a client that is slow
+	// with its handshake or its first stream does not hold up another.
+	Accept(ctx context.Context) (Link, error)
+	Addr() net.Addr
+	// Close stops accepting; Links live on. Accept then returns an error
+	// matching net.ErrClosed.
+	Close() error
+}

@@ -1,0 +1,192 @@
+package session
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/packet"
+)
+
+// An Attach says how a connection begins, as far as CONNECT does not.
+type Attach struct {
+	SessionPresent   bool   // the session existed before
+	AssignedClientID bool   // the server chose the client ID
+	ResponseInfo     string // Response Information, for clients that request it; "": none
+}
+
+// Attach begins a connection with an acceptable CONNECT. It queues CONNACK, then
+// what was in flight, then what waits. A client that asks for a clean start, or
+// whose session has ended, gets a new Session; its caller sees to that.
+// An earlier connection must have been ended with Detach.
+func (s *Session) Attach(now time.Time, c *packet.Connect, a Attach) {
+	if s.state == ended {
+		return
+	}
+	if s.state != detached {
+		s.drop()
+	}
+	s.state, s.since, s.version = connected, now, c.Version
+	s.connection++
+	s.silent = false
+
+	asked := c.Properties
+	if asked == nil || c.Version < packet.V5 {
+		asked = new(packet.Properties)
+	}
+	s.maxPacket = asked.MaximumPacketSize.Or(0)
+	// [MQTT-3.3.4-9]: Receive Maximum bounds the PUBLISH packets that are not
+	// acknowledged.
+	s.quota = min(asked.ReceiveMaximum.Or(65535), s.limits.MaxInflight)
+	// [MQTT-3.1.2-26], [MQTT-3.1.2-27]
+	s.aliases.max = min(asked.TopicAliasMaximum.Or(0), maxAliasesOut)
+
+	want := asked.SessionExpiry.Or(0)
+	if c.Version < packet.V5 && !c.CleanStart {
+		want = never
+	}
+	s.zeroExpiry = want == 0
+	s.expiry = s.limits.capExpiry(want)
+
+	s.keepAlive = c.KeepAlive
+	if most := s.limits.KeepAliveMax; c.Version >= packet.V5 && most != 0 && (c.KeepAlive == 0 || c.KeepAlive > most) {
+		s.keepAlive = most
+	}
+
+	// [MQTT-3.1.3-9]: the will of an earlier connection is not sent.
+	s.will = newWill(c.Will)
+
+	s.connack = s.newConnack(c, a, want, asked.RequestResponseInfo.Or(0) == 1)
+	s.resume()
+}
+
+func (s *Session) newConnack(c *packet.Connect, a Attach, want uint32, wantsInfo bool) *packet.Connack {
+	// [MQTT-3.2.2-2], [MQTT-3.2.2-3]; MQTT 3.1 has no such flag.
+	ack := &packet.Connack{SessionPresent: a.SessionPresent && c.Version != packet.V31}
+	if c.Version < packet.V5 {
+		return ack
+	}
+	p := &packet.Properties{
+		TopicAliasMaximum: packet.Some(s.limits.TopicAliasMaximum),
+	}
+	if s.expiry != want {
+		p.SessionExpiry = packet.Some(s.expiry)
+	}
+	if s.limits.ReceiveMaximum != 65535 {
+		p.ReceiveMaximum = packet.Some(s.limits.ReceiveMaximum)
+	}
+	if s.limits.MaximumPacketSize <= packet.MaxRemainingLength {
+		p.MaximumPacketSize = packet.Some(s.limits.MaximumPacketSize)
+	}
+	if s.keepAlive != c.KeepAlive {
+		p.ServerKeepAlive = packet.Some(s.keepAlive) // [MQTT-3.2.2-21]
+	}
+	if a.AssignedClientID {
+		p.AssignedClientID = s.clientID // [MQTT-3.2.2-16]
+	}
+	if wantsInfo {
+		p.ResponseInfo = a.ResponseInfo // [MQTT-3.1.2-28]
+	}
+	ack.Properties = p
+	return ack
+}
+
+// newWill copies a will.
+func newWill(w *packet.Will) *will {
+	if w == nil {
+		return nil
+	}
+	n := &will{Publish: packet.Publish{
+		Topic: w.Topic, Payload: bytes.Clone(w.Payload), QoS: w.QoS, Retain: w.Retain,
+	}}
+	if w.Properties != nil {
+		n.delay = w.Properties.WillDelay.Or(0)
+		n.Properties = messageProperties(w.Properties)
+	}
+	return n
+}
+
+// publishWill appends the effect that publishes the will, once [MQTT-3.1.2-10].
+func (s *Session) publishWill(fx []Effect, now time.Time) []Effect {
+	if s.will == nil {
+		return fx
+	}
+	// The will expires as a message that is published now (Section 3.1.3.2.4).
+	m := NewMessage(now, &s.will.Publish, s.clientID)
+	s.will = nil
+	return append(fx, Effect{Kind: EffectWill, Message: m})
+}
+
+// resume queues what was in flight when the last connection ended
+// [MQTT-4.4.0-1]. PUBREL needs no place in the client's Receive Maximum and goes
+// first, in the order of the PUBRECs [MQTT-4.6.0-4]; PUBLISH follows as Receive
+// Maximum allows, in the original order [MQTT-4.6.0-1].
+func (s *Session) resume() {
+	rels := s.out.restart()
+	for _, id := range rels {
+		s.main.control.push(answer{id: id, kind: packet.PUBREL})
+	}
+	s.answers += len(rels)
+	s.again = s.out.len() - len(rels)
+	s.held = 0
+}
+
+// Detach ends the connection, which is lost or was closed. The will is due now
+// or later, and the session ends now or later.
+func (s *Session) Detach(fx []Effect, now time.Time) []Effect {
+	if s.state != connected && s.state != closing {
+		return fx
+	}
+	s.drop()
+	s.state, s.since = detached, now
+	// [MQTT-3.1.2-8]: the will is published when its delay has passed or the
+	// session ends, whichever is first; Tick sees to both.
+	return s.Tick(fx, now)
+}
+
+// End ends the session at once, because a client begins anew with a clean start
+// or an administrator wants it so. The will, if it was not removed, is
+// published, since the session ends before its delay (Section 3.1.3.2.2).
+func (s *Session) End(fx []Effect, now time.Time) []Effect {
+	if s.state == ended {
+		return fx
+	}
+	s.drop()
+	fx = s.publishWill(fx, now)
+	s.state = ended
+	s.out, s.main = window{seq: s.out.seq}, lane{}
+	s.received, s.subs, s.ops = nil, nil, nil
+	s.bytes, s.onData = 0, 0
+	return append(fx, Effect{Kind: EffectEnd})
+}
+
+// drop forgets all that belongs to the connection.
+func (s *Session) drop() {
+	for stream, l := range s.data {
+		delete(s.data, stream)
+		s.closeLane(l)
+	}
+	for s.main.qos0.n > 0 {
+		e := s.main.qos0.pop()
+		s.bytes -= e.cost()
+	}
+	s.main = lane{qos12: s.main.qos12}
+	s.connack, s.bye, s.data, s.scratch = nil, nil, nil, nil
+	s.aliases = aliasesOut{}
+	s.answers, s.inbound, s.held, s.again = 0, 0, 0, 0
+	s.received.carry()
+	s.moveToControl(func(mqtt.StreamID) bool { return true })
+	s.out.compact()
+	s.keepAlive = 0
+}
+
+// StreamClosed tells that a data stream has ended, whoever ended it. The
+// connection lives on.
+func (s *Session) StreamClosed(fx []Effect, now time.Time, stream mqtt.StreamID) []Effect {
+	if l := s.data[stream]; l != nil {
+		delete(s.data, stream)
+		s.closeLane(l)
+	}
+	s.moveToControl(func(id mqtt.StreamID) bool { return id == stream })
+	return fx
+}

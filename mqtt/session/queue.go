@@ -1,0 +1,177 @@
+package session
+
+import (
+	"time"
+
+	"github.com/anyquic/anyquic/mqtt/packet"
+)
+
+// A ring is a queue in a circular buffer, whose length is a power of two. It
+// takes no memory until it is used.
+type ring[T any] struct {
+	buf     []T
+	head, n uint32
+}
+
+// keepRing is the largest buffer, in elements, that an empty ring keeps.
+const keepRing = 16
+
+func (r *ring[T]) at(i uint32) *T { return &r.buf[(r.head+i)&uint32(len(r.buf)-1)] }
+
+func (r *ring[T]) push(v T) {
+	if int(r.n) == len(r.buf) {
+		grown := make([]T, max(4, 2*len(r.buf)))
+		for i := range r.n {
+			grown[i] = *r.at(i)
+		}
+		r.buf, r.head = grown, 0
+	}
+	r.n++
+	*r.at(r.n - 1) = v
+}
+
+func (r *ring[T]) pop() T {
+	var zero T
+	p := r.at(0)
+	v := *p
+	*p = zero
+	r.head++
+	if r.n--; r.n == 0 && len(r.buf) > keepRing {
+		*r = ring[T]{}
+	}
+	return v
+}
+
+// filter keeps the elements that keep says yes to, in order.
+func (r *ring[T]) filter(keep func(*T) bool) {
+	var zero T
+	var kept uint32
+	for i := range r.n {
+		if p := r.at(i); keep(p) {
+			if q := r.at(kept); p != q {
+				*q, *p = *p, zero
+			}
+			kept++
+		} else {
+			*p = zero
+		}
+	}
+	if r.n = kept; kept == 0 && len(r.buf) > keepRing {
+		*r = ring[T]{}
+	}
+}
+
+// An entry is a message on its way to the client. Beside the shared message it
+// holds what is this subscriber's.
+type entry struct {
+	msg    *Message
+	ids    *[]uint32 // subscription identifiers, if there is more than one
+	seq    uint64    // order of arrival while it waits; of sending when in flight
+	id     uint32    // the only subscription identifier; 0: none, or see ids
+	qos    packet.QoS
+	retain bool
+}
+
+// entryOverhead is what an entry costs beside its encoded message: its place in
+// a queue and in the window, and the Message itself.
+const entryOverhead = 256
+
+func newEntry(m *Message, d *Delivery) entry {
+	e := entry{msg: m, qos: d.QoS, retain: d.Retain}
+	switch len(d.SubscriptionIDs) {
+	case 0:
+	case 1:
+		e.id = d.SubscriptionIDs[0]
+	default:
+		ids := append([]uint32(nil), d.SubscriptionIDs...)
+		e.ids = &ids
+	}
+	return e
+}
+
+// subscriptionIDs returns the entry's subscription identifiers. A single one is
+// put into buf, which is the caller's.
+func (e *entry) subscriptionIDs(buf *[1]uint32) []uint32 {
+	switch {
+	case e.ids != nil:
+		return *e.ids
+	case e.id != 0:
+		buf[0] = e.id
+		return buf[:]
+	}
+	return nil
+}
+
+// cost is what the entry counts against [Limits.QueueBytes]. It depends on
+// nothing that may change between a queue's ends, so that what is added is
+// subtracted again.
+func (e *entry) cost() int {
+	c := entryOverhead + messageSize(&e.msg.Publish)
+	if e.ids != nil {
+		c += 5 * len(*e.ids)
+	}
+	return c
+}
+
+// messageSize is the encoded size of p as a PUBLISH of MQTT 5, give or take the
+// length fields.
+func messageSize(p *packet.Publish) int {
+	n := len(p.Topic) + len(p.Payload) + 16
+	if q := p.Properties; q != nil {
+		n += len(q.ContentType) + len(q.ResponseTopic) + len(q.CorrelationData) + 16
+		for i := range q.User {
+			n += len(q.User[i].Key) + len(q.User[i].Value) + 5
+		}
+	}
+	return n
+}
+
+// Overflow makes room for a message that found the queue [Full]. It drops what
+// has expired and then the oldest waiting QoS 0 messages, at least one, until
+// the queue is at three quarters of its limit. It reports how many it dropped;
+// ok is false if there was nothing to drop.
+func (s *Session) Overflow(now time.Time) (dropped int, ok bool) {
+	before := s.waiting()
+	s.eachLane(func(l *lane) {
+		l.qos0.filter(func(e *entry) bool { return !s.dropExpired(now, e) })
+		l.qos12.filter(func(e *entry) bool { return !s.dropExpired(now, e) })
+	})
+	goal := s.limits.QueueBytes - s.limits.QueueBytes/4
+	for before == s.waiting() || s.bytes > goal {
+		l := s.oldestQoS0()
+		if l == nil {
+			break
+		}
+		e := l.qos0.pop()
+		s.bytes -= e.cost()
+	}
+	dropped = before - s.waiting()
+	return dropped, dropped > 0
+}
+
+// oldestQoS0 returns the lane with the oldest waiting QoS 0 message, or nil.
+func (s *Session) oldestQoS0() *lane {
+	var oldest *lane
+	s.eachLane(func(l *lane) {
+		if l.qos0.n > 0 && (oldest == nil || l.qos0.at(0).seq < oldest.qos0.at(0).seq) {
+			oldest = l
+		}
+	})
+	return oldest
+}
+
+func (s *Session) dropExpired(now time.Time, e *entry) bool {
+	if !e.msg.Expired(now) {
+		return false
+	}
+	s.bytes -= e.cost()
+	s.expired++
+	return true
+}
+
+// waiting is how many messages wait to be sent for the first time.
+func (s *Session) waiting() int {
+	var n uint32
+	s.eachLane(func(l *lane) { n += l.qos0.n + l.qos12.n })
+	return int(n)
+}

@@ -1,0 +1,184 @@
+package session_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/mqtt/session"
+)
+
+func (b *bench) subscribeOn(stream mqtt.StreamID, id uint16, filter string) {
+	b.t.Helper()
+	require.Len(b.t, b.receiveOn(stream, subscribe(id, filter)), 1)
+	b.s.Subscribed(b.now, stream, id, nil)
+	require.IsType(b.t, (*packet.Suback)(nil), b.next(stream))
+}
+
+func TestAcknowledgementsGoToTheStreamOfThePublish(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{})
+	b.receiveOn(4, publish(1, 1))
+	b.receiveOn(8, publish(1, 2)) // the same identifier on another stream
+	b.receive(publish(1, 2))
+	for _, stream := range []mqtt.StreamID{0, 4, 8} {
+		b.s.Routed(b.now, stream, 1, 0)
+	}
+	require.Equal(t, []packet.Packet{pubrec(1, 0)}, b.sentOn(0))
+	require.Equal(t, []packet.Packet{puback(1, 0)}, b.sentOn(4))
+	require.Equal(t, []packet.Packet{pubrec(1, 0)}, b.sentOn(8))
+	b.receiveOn(8, pubrel(1, 0))
+	require.Equal(t, []packet.Packet{pubcomp(1, 0)}, b.sentOn(8))
+	b.receiveOn(8, pubrel(1, 0))
+	require.Equal(t, []packet.Packet{pubcomp(1, packet.PacketIDNotFound)}, b.sentOn(8), "that of stream 0 is another exchange")
+}
+
+func TestMessagesGoToTheStreamOfTheSubscription(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{TopicAliasMaximum: packet.Some[uint16](9)})
+	b.subscribeOn(4, 1, "topic/4")
+	require.Equal(t, mqtt.StreamID(4), b.s.StreamOf("topic/4"))
+	require.Equal(t, mqtt.ControlStream, b.s.StreamOf("unknown"))
+	for qos := range packet.QoS(3) {
+		b.s.Deliver(b.now, b.message("topic/4", "x", 2), session.Delivery{QoS: qos, Stream: b.s.StreamOf("topic/4")})
+	}
+	b.deliver("topic/0", "x", 1)
+	require.Len(t, b.sentOn(0), 1)
+	all := b.sentOn(4)
+	require.Len(t, all, 3)
+	for _, p := range all {
+		require.Nil(t, p.(*packet.Publish).Properties, "no topic alias on a data stream")
+	}
+	require.Equal(t, uint16(2), all[1].(*packet.Publish).PacketID, "identifiers are the session's")
+	b.receiveOn(4, puback(2, 0))
+	b.receiveOn(4, pubrec(3, 0))
+	require.Equal(t, []packet.Packet{pubrel(3, 0)}, b.sentOn(4))
+	require.Empty(t, b.sentOn(0))
+}
+
+func TestTheLastSubscribeMovesTheSubscription(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{})
+	b.subscribeOn(4, 1, "a")
+	b.subscribeOn(8, 1, "a")
+	require.Equal(t, mqtt.StreamID(8), b.s.StreamOf("a"))
+	b.subscribeOn(0, 1, "a")
+	require.Equal(t, mqtt.ControlStream, b.s.StreamOf("a"))
+	b.subscribeOn(4, 1, "a")
+	require.Equal(t, mqtt.StreamID(4), b.s.StreamOf("a"))
+
+	// UNSUBSCRIBE works from any stream.
+	b.receive(&packet.Unsubscribe{PacketID: 1, Filters: []string{"a"}})
+	b.s.Unsubscribed(b.now, mqtt.ControlStream, 1, nil)
+	require.Equal(t, []packet.Packet{&packet.Unsuback{PacketID: 1, Codes: []packet.ReasonCode{0}}}, b.sent())
+	require.Empty(t, b.subscriptions())
+}
+
+func TestWhenADataStreamClosesTheControlStreamTakesOver(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{ReceiveMaximum: packet.Some[uint16](1)})
+	b.subscribeOn(4, 1, "a")
+	send := func(stream mqtt.StreamID, payload string, qos packet.QoS) {
+		require.Equal(t, session.Queued, b.s.Deliver(b.now, b.message("a", payload, qos), session.Delivery{QoS: qos, Stream: stream}))
+	}
+	send(4, "in flight", 1)
+	require.Len(t, b.sentOn(4), 1)
+	send(0, "1", 1)
+	send(4, "2", 1)
+	send(0, "3", 1)
+	send(4, "4", 0)
+	require.Empty(t, b.s.StreamClosed(nil, b.now, 4))
+	require.True(t, b.s.Connected())
+	require.Equal(t, mqtt.ControlStream, b.s.StreamOf("a"))
+	send(4, "5", 0) // the router has not heard of it yet
+
+	var got []string
+	for id := range uint16(4) {
+		for _, p := range b.publishes() {
+			got = append(got, string(p.Payload))
+		}
+		// The first of them acknowledges what was sent on the data stream.
+		b.receive(puback(id+1, 0))
+	}
+	require.Equal(t, []string{"4", "5", "1", "2", "3"}, got)
+}
+
+// [MQTT-4.4.0-1] allows to send again on a new connection only.
+func TestWhatWasSentOnAClosedStreamIsSentAgainOnTheNextConnection(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{})
+	b.subscribeOn(4, 1, "a")
+	b.s.Deliver(b.now, b.message("a", "x", 1), session.Delivery{QoS: 1, Stream: 4})
+	require.Len(t, b.sentOn(4), 1)
+	b.s.StreamClosed(nil, b.now, 4)
+	require.Empty(t, b.sent())
+	b.reconnect(packet.Properties{})
+	require.True(t, b.publishes()[0].Dup)
+}
+
+func TestSubscriptionsOfDataStreamsDeliverOnTheControlStreamAfterAReconnect(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{})
+	b.subscribeOn(4, 1, "a")
+	b.reconnect(packet.Properties{})
+	require.Equal(t, mqtt.ControlStream, b.s.StreamOf("a"))
+	b.receiveOn(4, publish(0, 0)) // another stream with the same ID
+	b.s.Deliver(b.now, b.message("a", "x", 0), session.Delivery{Stream: b.s.StreamOf("a")})
+	require.Len(t, b.sentOn(0), 1)
+}
+
+func TestAPacketThatIsNotAllowedOnADataStreamResetsThatStreamOnly(t *testing.T) {
+	for _, p := range []packet.Packet{
+		&packet.Connect{Version: packet.V5}, &packet.Connack{}, &packet.Pingreq{}, &packet.Pingresp{},
+		&packet.Disconnect{}, &packet.Auth{Code: packet.ReAuthenticate},
+		&packet.Suback{PacketID: 1, Codes: []packet.ReasonCode{0}}, // allowed in this direction never
+		&packet.Publish{Properties: &packet.Properties{TopicAlias: packet.Some[uint16](1)}},
+	} {
+		b := connected(t, session.Limits{}, packet.Properties{})
+		b.subscribeOn(4, 1, "a")
+		b.receiveOn(4, publish(1, 1))
+		fx := b.s.Receive(nil, b.now, 4, p)
+		require.Equal(t, []session.EffectKind{session.EffectReset}, kinds(fx), "%T", p)
+		require.Equal(t, mqtt.StreamID(4), fx[0].Stream)
+		require.Equal(t, packet.ProtocolError, fx[0].Code)
+		b.s.Routed(b.now, 4, 1, 0)
+		require.False(t, b.s.HasOutput(4))
+		require.Empty(t, b.s.StreamClosed(nil, b.now, 4))
+		require.Equal(t, mqtt.ControlStream, b.s.StreamOf("a"))
+		require.True(t, b.s.Connected())
+	}
+}
+
+// A message on a data stream takes a place in the window while the control
+// stream still has messages to send again.
+func TestResumptionGoesOnWhileADataStreamSends(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{})
+	for range 8 {
+		b.deliver("a", "x", 1)
+	}
+	require.Len(t, b.publishes(), 8)
+	b.reconnect(packet.Properties{})
+	b.subscribeOn(4, 1, "b")
+	for id := uint16(1); id <= 4; id++ {
+		require.Equal(t, id, b.next(0).(*packet.Publish).PacketID)
+		b.receive(puback(id, 0))
+	}
+	for range 20 {
+		b.s.Deliver(b.now, b.message("b", "y", 1), session.Delivery{QoS: 1, Stream: 4})
+	}
+	require.Len(t, b.sentOn(4), 20)
+	var again []uint16
+	for _, p := range b.publishes() {
+		require.True(t, p.Dup)
+		again = append(again, p.PacketID)
+	}
+	require.Equal(t, []uint16{5, 6, 7, 8}, again)
+}
+
+func TestAClosedStreamGivesThePlacesOfItsUnsentAnswersBack(t *testing.T) {
+	b := connected(t, session.Limits{ReceiveMaximum: 2}, packet.Properties{})
+	for range 10 {
+		require.Len(t, b.receiveOn(4, publish(1, 1)), 1)
+		require.Len(t, b.receiveOn(4, publish(2, 1)), 1)
+		b.s.Routed(b.now, 4, 1, 0)
+		b.s.StreamClosed(nil, b.now, 4)
+		b.s.Routed(b.now, 4, 2, 0)
+	}
+	require.True(t, b.s.Connected())
+}
