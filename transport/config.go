@@ -90,6 +90,7 @@ type Config struct {
 	// QLog, if not nil, returns where to write the qlog of a connection, in
 	// JSON text sequences, or nil for none. connID is the original destination
 	// connection ID. The engine closes the writer after the connection's end.
+	// The function must not call methods of the Endpoint.
 	QLog func(connID []byte, client bool) io.WriteCloser
 }
 
