@@ -6,7 +6,7 @@ import "time"
 type EndpointStats struct {
 	ConnsDialed   uint64 // connections opened by Dial, complete or not
 	ConnsAccepted uint64 // connections that completed their handshake as server
-	ConnsRefused  uint64 // attempts refused: no listener, Options.MaxConns, the accept queue full
+	ConnsRefused  uint64 // attempts refused: no listener, Options.MaxConns, the accept queue full; a packet that repeats one may count again
 	ConnsOpen     uint64 // connections open now
 	Retries       uint64 // Retry packets sent (RFC 9000, Section 8.1.2)
 	// PacketsDropped counts packets that belong to no connection and start

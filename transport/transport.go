@@ -85,7 +85,8 @@ type Endpoint interface {
 type Listener interface {
 	// Accept returns the next connection. The handshake is complete,
 	// unless the listener's Config has EarlyData set.
-	// A connection that nobody accepts does not hold up another.
+	// A connection that nobody accepts does not hold up another; one that ends
+	// before it is accepted may never be returned.
 	Accept(ctx context.Context) (Conn, error)
 
 	// Addr returns the local address of the socket.
