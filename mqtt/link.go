@@ -78,6 +78,12 @@ type Link interface {
 	// after the handshake does nothing.
 	SetIdleTimeout(d time.Duration)
 
+	// Heard returns how many packets of any kind have come from the peer,
+	// acknowledgements included, and within what time a peer that is there is
+	// heard from after something was sent to it: a few round trips. On a carrier
+	// that cannot tell, within is 0.
+	Heard() (packets uint64, within time.Duration)
+
 	// Context is done when the Link has ended.
 	Context() context.Context
 

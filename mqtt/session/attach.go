@@ -18,7 +18,9 @@ type Attach struct {
 // Attach begins a connection with an acceptable CONNECT. It queues CONNACK, then
 // what was in flight, then what waits. A client that asks for a clean start, or
 // whose session has ended, gets a new Session; its caller sees to that.
-// An earlier connection must have been ended with Detach.
+// An earlier connection must have been ended with Detach. If CONNACK is larger
+// than the client's Maximum Packet Size, the next Tick, which is then due at
+// once, closes the connection.
 func (s *Session) Attach(now time.Time, c *packet.Connect, a Attach) {
 	if s.state == ended {
 		return
@@ -28,7 +30,6 @@ func (s *Session) Attach(now time.Time, c *packet.Connect, a Attach) {
 	}
 	s.state, s.since, s.version = connected, now, c.Version
 	s.connection++
-	s.silent = false
 
 	asked := c.Properties
 	if asked == nil || c.Version < packet.V5 {
@@ -57,6 +58,11 @@ func (s *Session) Attach(now time.Time, c *packet.Connect, a Attach) {
 	s.will = newWill(c.Will)
 
 	s.connack = s.newConnack(c, a, want, asked.RequestResponseInfo.Or(0) == 1)
+	if !s.fits(s.connack) && s.connack.Properties != nil {
+		s.connack.Properties.ResponseInfo = "" // the only one that the client can do without
+	}
+	// Without CONNACK there is nothing that may be sent [MQTT-3.2.0-1].
+	s.silent = !s.fits(s.connack)
 	s.resume()
 }
 
@@ -156,7 +162,7 @@ func (s *Session) End(fx []Effect, now time.Time) []Effect {
 	s.state = ended
 	s.out, s.main = window{seq: s.out.seq}, lane{}
 	s.received, s.subs, s.ops = nil, nil, nil
-	s.bytes, s.onData = 0, 0
+	s.bytes, s.onData, s.filters = 0, 0, 0
 	return append(fx, Effect{Kind: EffectEnd})
 }
 

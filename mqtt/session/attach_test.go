@@ -160,3 +160,42 @@ func TestOfflineQueuesQoS1And2AndIgnoresQoS0(t *testing.T) {
 	require.Equal(t, "1", string(all[0].Payload))
 	require.Equal(t, "2", string(all[1].Payload))
 }
+
+// [MQTT-3.1.2-24], [MQTT-3.2.0-1]: a server that may not send CONNACK may send
+// nothing else either.
+func TestAClientThatTakesNoConnackIsDisconnected(t *testing.T) {
+	connect := &packet.Connect{
+		Version: packet.V5, ClientID: "client", KeepAlive: 60,
+		Properties: &packet.Properties{MaximumPacketSize: packet.Some[uint32](10), SessionExpiry: packet.Some[uint32](60)},
+	}
+	begin := func() *bench {
+		b := newBench(t, session.Limits{})
+		require.Equal(t, session.Queued, b.deliver("a", "x", 1))
+		b.s.Attach(b.now, connect, session.Attach{})
+		require.False(t, b.s.HasOutput(mqtt.ControlStream))
+		require.Nil(t, b.next(mqtt.ControlStream))
+		require.Equal(t, b.now, b.s.Deadline())
+		return b
+	}
+	closes := func(b *bench, fx []session.Effect) {
+		require.Equal(t, []session.EffectKind{session.EffectClose}, kinds(fx))
+		require.Equal(t, packet.PacketTooLarge, fx[0].Code)
+		require.Empty(t, b.sent())
+		require.Empty(t, b.s.Detach(nil, b.now))
+	}
+	b := begin()
+	closes(b, b.s.Tick(nil, b.now))
+	b = begin()
+	closes(b, b.receive(publish(1, 1)))
+
+	// The session lives on, for a connection that takes more.
+	b.connect(nil)
+	require.Len(t, b.publishes(), 1)
+
+	// What the client can do without is left out.
+	b = newBench(t, session.Limits{})
+	ack := b.attach(&packet.Connect{Version: packet.V5, Properties: &packet.Properties{
+		MaximumPacketSize: packet.Some[uint32](40), RequestResponseInfo: packet.Some[byte](1),
+	}}, session.Attach{ResponseInfo: "response/topics/of/a/length/that/is/not/small"})
+	require.Empty(t, ack.Properties.ResponseInfo)
+}

@@ -108,3 +108,31 @@ func TestAnIdleSessionIsSmall(t *testing.T) {
 	require.Less(t, each, 600)
 	require.Equal(t, start.Add(90*time.Second), all[n-1].Deadline())
 }
+
+// A message comes for each of 100 subscribers that take nothing: their queues
+// are full, and the oldest messages make room.
+func BenchmarkDeliverToStalled(b *testing.B) {
+	const subscribers = 100
+	var all [subscribers]*session.Session
+	for i := range all {
+		all[i] = attached(b, nil)
+	}
+	p := &packet.Publish{Topic: "bench/topic", Payload: make([]byte, 64)}
+	deliver := func() {
+		m := session.NewMessage(start, p, "other")
+		for _, s := range all {
+			for s.Deliver(start, m, session.Delivery{}) == session.Full {
+				s.Overflow(start)
+			}
+		}
+	}
+	for range 3000 {
+		deliver()
+	}
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if n%subscribers == 0 {
+			deliver()
+		}
+	}
+}

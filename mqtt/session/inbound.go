@@ -15,6 +15,9 @@ func (s *Session) Receive(fx []Effect, now time.Time, stream mqtt.StreamID, p pa
 	if s.state != connected {
 		return fx
 	}
+	if s.silent {
+		return s.Tick(fx, now)
+	}
 	// Packets of every stream show that the client is alive.
 	s.since = now
 	// Data streams carry the packets of publishing and subscribing only.

@@ -277,3 +277,29 @@ func TestARepeatedPublishCountsOnceAgainstReceiveMaximum(t *testing.T) {
 	b.sent()
 	require.Len(t, b.receive(publish(2, 1)), 1)
 }
+
+// A SUBACK has a code for each filter, so few of them can be large.
+func TestLargeAnswersThatNobodyReadsPauseEarlier(t *testing.T) {
+	b := connected(t, session.Limits{MaxSubscriptions: 1}, packet.Properties{})
+	p := &packet.Subscribe{PacketID: 1}
+	for range 64 << 10 {
+		p.Subscriptions = append(p.Subscriptions, packet.Subscription{Filter: "a"})
+	}
+	for range 2 {
+		require.False(t, b.s.Paused())
+		b.s.Receive(nil, b.now, mqtt.ControlStream, p)
+		b.s.Subscribed(b.now, mqtt.ControlStream, 1, nil)
+	}
+	require.True(t, b.s.Paused())
+	require.Len(t, b.sent(), 2)
+	require.False(t, b.s.Paused())
+
+	// A stream that ends takes its answers along.
+	for range 2 {
+		b.s.Receive(nil, b.now, 4, p)
+		b.s.Subscribed(b.now, 4, 1, nil)
+	}
+	require.True(t, b.s.Paused())
+	b.s.StreamClosed(nil, b.now, 4)
+	require.False(t, b.s.Paused())
+}

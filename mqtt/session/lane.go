@@ -26,8 +26,8 @@ type answer struct {
 	frees bool // sending it gives a place of our Receive Maximum back
 }
 
-// pauseAnswers is how many packets other than PUBLISH, waiting because the client
-// does not read them, make [Session.Paused] true.
+// pauseAnswers is how many packets other than PUBLISH, see weight, waiting
+// because the client does not read them, make [Session.Paused] true.
 const pauseAnswers = 2048
 
 // maxAnswers is how many of them end the connection of a client whose caller
@@ -89,8 +89,26 @@ func (l *lane) unsent(id uint16) bool {
 	return false
 }
 
-// waiting is how many packets other than PUBLISH wait in the lane.
-func (l *lane) waiting() int { return int(l.control.n + l.answers.n + l.packets.n) }
+// waiting is what waits in the lane counts against maxAnswers.
+func (l *lane) waiting() int {
+	n := int(l.control.n + l.answers.n)
+	for i := range l.packets.n {
+		n += weight(*l.packets.at(i))
+	}
+	return n
+}
+
+// weight is what a packet counts against maxAnswers: one, and one more for each
+// 64 reason codes, of which a SUBACK may have very many.
+func weight(p packet.Packet) int {
+	switch p := p.(type) {
+	case *packet.Suback:
+		return 1 + len(p.Codes)/64
+	case *packet.Unsuback:
+		return 1 + len(p.Codes)/64
+	}
+	return 1
+}
 
 // closeLane moves what waits for delivery on a data stream to the control
 // stream, in the order of arrival, and forgets the rest.

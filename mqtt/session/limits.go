@@ -26,6 +26,9 @@ type Limits struct {
 	MaxInflight uint16
 	// MaxSubscriptions is how many filters the session may subscribe to: 65536.
 	MaxSubscriptions int
+	// SubscriptionBytes bounds the topic filters of a session together, each of
+	// which may have 65535 bytes: 4 MiB.
+	SubscriptionBytes int
 	// SessionExpiryMax caps the Session Expiry Interval and is the life of a
 	// 3.x session without clean session: 24 hours; negative: no cap.
 	SessionExpiryMax time.Duration
@@ -58,6 +61,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.MaxSubscriptions <= 0 {
 		l.MaxSubscriptions = 65536
+	}
+	if l.SubscriptionBytes <= 0 {
+		l.SubscriptionBytes = 4 << 20
 	}
 	if l.SessionExpiryMax == 0 {
 		l.SessionExpiryMax = 24 * time.Hour

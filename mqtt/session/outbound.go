@@ -16,27 +16,31 @@ func (s *Session) Deliver(now time.Time, m *Message, d Delivery) DeliverResult {
 		s.expired++
 		return Ignored
 	}
-	e := newEntry(m, &d)
-	if s.state == connected && s.tooBig(now, &e) {
-		s.tooLarge++
-		return Ignored
+	if s.maxPacket != 0 && s.state == connected {
+		var e entry
+		if e.init(m, &d, 0); s.tooBig(now, &e) {
+			s.tooLarge++
+			return Ignored
+		}
 	}
-	cost := e.cost()
+	cost := deliveryCost(m, &d)
 	if s.bytes > 0 && s.bytes+cost > s.limits.QueueBytes {
 		return Full
 	}
 	s.bytes += cost
+	s.expiring = s.expiring || !m.Expires.IsZero()
 	l := s.lane(d.Stream)
 	if l == nil {
 		l = &s.main
 	}
+	queue := &l.qos12
+	if d.QoS == packet.AtMostOnce {
+		queue = &l.qos0
+	}
+	e := queue.add()
+	e.init(m, &d, cost)
 	s.seq++
 	e.seq = s.seq
-	if d.QoS == packet.AtMostOnce {
-		l.qos0.push(e)
-	} else {
-		l.qos12.push(e)
-	}
 	return Queued
 }
 
@@ -113,7 +117,7 @@ func (s *Session) Next(now time.Time, stream mqtt.StreamID) (Outgoing, bool) {
 			continue
 		}
 		o := newOutgoing(&e, &s.sentID)
-		if e.qos == packet.AtMostOnce {
+		if e.qos() == packet.AtMostOnce {
 			s.bytes -= e.cost()
 		} else {
 			f := s.out.add(e, stream)
@@ -209,7 +213,7 @@ func (s *Session) receivePuback(fx []Effect, now time.Time, stream mqtt.StreamID
 	if f == nil {
 		return fx // of a message that was discarded
 	}
-	if f.qos != packet.AtLeastOnce {
+	if f.qos() != packet.AtLeastOnce {
 		return s.fail(fx, now, stream, packet.ProtocolError, "PUBACK for a QoS 2 message")
 	}
 	// Whatever the code, the message is acknowledged [MQTT-4.4.0-2].
@@ -226,7 +230,7 @@ func (s *Session) receivePubrec(fx []Effect, now time.Time, stream mqtt.StreamID
 			s.queueAnswer(l, answer{id: p.PacketID, kind: packet.PUBREL, code: packet.PacketIDNotFound})
 		}
 		return fx
-	case f.qos != packet.ExactlyOnce:
+	case f.qos() != packet.ExactlyOnce:
 		return s.fail(fx, now, stream, packet.ProtocolError, "PUBREC for a QoS 1 message")
 	case p.Code.Failed():
 		// The exchange is complete, without PUBREL [MQTT-4.4.0-2].

@@ -23,7 +23,7 @@ type Outgoing struct {
 // A single subscription identifier is put into id.
 func newOutgoing(e *entry, id *[1]uint32) Outgoing {
 	return Outgoing{
-		Message: e.msg, QoS: e.qos, Retain: e.retain,
+		Message: e.msg, QoS: e.qos(), Retain: e.retain(),
 		SubscriptionIDs: e.subscriptionIDs(id),
 	}
 }
@@ -104,7 +104,7 @@ func (s *Session) nextPacket(l *lane, control bool) packet.Packet {
 	}
 	for l.packets.n > 0 {
 		p := l.packets.pop()
-		s.answers--
+		s.answers -= weight(p)
 		if s.fits(p) {
 			return p
 		}

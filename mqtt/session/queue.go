@@ -18,16 +18,24 @@ const keepRing = 16
 
 func (r *ring[T]) at(i uint32) *T { return &r.buf[(r.head+i)&uint32(len(r.buf)-1)] }
 
-func (r *ring[T]) push(v T) {
+func (r *ring[T]) push(v T) { *r.add() = v }
+
+// add appends a zero element and returns it, valid until the next call of
+// another method.
+func (r *ring[T]) add() *T {
 	if int(r.n) == len(r.buf) {
-		grown := make([]T, max(4, 2*len(r.buf)))
-		for i := range r.n {
-			grown[i] = *r.at(i)
-		}
-		r.buf, r.head = grown, 0
+		r.grow()
 	}
 	r.n++
-	*r.at(r.n - 1) = v
+	return r.at(r.n - 1)
+}
+
+func (r *ring[T]) grow() {
+	grown := make([]T, max(4, 2*len(r.buf)))
+	for i := range r.n {
+		grown[i] = *r.at(i)
+	}
+	r.buf, r.head = grown, 0
 }
 
 func (r *ring[T]) pop() T {
@@ -62,56 +70,65 @@ func (r *ring[T]) filter(keep func(*T) bool) {
 }
 
 // An entry is a message on its way to the client. Beside the shared message it
-// holds what is this subscriber's.
+// holds what is this subscriber's. There are many and they come and go at the
+// rate of the messages, so it is small, and what is needed to drop it is in it.
 type entry struct {
-	msg    *Message
-	ids    *[]uint32 // subscription identifiers, if there is more than one
-	seq    uint64    // order of arrival while it waits; of sending when in flight
-	id     uint32    // the only subscription identifier; 0: none, or see ids
-	qos    packet.QoS
-	retain bool
+	msg  *Message
+	ids  *[]uint32 // subscription identifiers, if there is more than one
+	seq  uint64    // order of arrival while it waits; of sending when in flight
+	size uint32    // see cost
+	how  uint32    // QoS in 2 bits, RETAIN in 1, the only subscription identifier in 28; 0: none, or see ids
 }
 
 // entryOverhead is what an entry costs beside its encoded message: its place in
 // a queue and in the window, and the Message itself.
 const entryOverhead = 256
 
-func newEntry(m *Message, d *Delivery) entry {
-	e := entry{msg: m, qos: d.QoS, retain: d.Retain}
+// init makes e, which is zero, the entry of m for a delivery. size is the
+// result of deliveryCost.
+func (e *entry) init(m *Message, d *Delivery, size int) {
+	how := uint32(d.QoS)
+	if d.Retain {
+		how |= 1 << 2
+	}
 	switch len(d.SubscriptionIDs) {
 	case 0:
 	case 1:
-		e.id = d.SubscriptionIDs[0]
+		how |= d.SubscriptionIDs[0] << 3
 	default:
 		ids := append([]uint32(nil), d.SubscriptionIDs...)
 		e.ids = &ids
 	}
-	return e
+	e.msg, e.size, e.how = m, uint32(size), how
 }
+
+// deliveryCost is the cost of the entry of m for a delivery.
+func deliveryCost(m *Message, d *Delivery) int {
+	n := entryOverhead + messageSize(&m.Publish)
+	if len(d.SubscriptionIDs) > 1 {
+		n += 5 * len(d.SubscriptionIDs)
+	}
+	return n
+}
+
+func (e *entry) qos() packet.QoS { return packet.QoS(e.how & 3) }
+func (e *entry) retain() bool    { return e.how&(1<<2) != 0 }
 
 // subscriptionIDs returns the entry's subscription identifiers. A single one is
 // put into buf, which is the caller's.
 func (e *entry) subscriptionIDs(buf *[1]uint32) []uint32 {
-	switch {
+	switch id := e.how >> 3; {
 	case e.ids != nil:
 		return *e.ids
-	case e.id != 0:
-		buf[0] = e.id
+	case id != 0:
+		buf[0] = id
 		return buf[:]
 	}
 	return nil
 }
 
-// cost is what the entry counts against [Limits.QueueBytes]. It depends on
-// nothing that may change between a queue's ends, so that what is added is
-// subtracted again.
-func (e *entry) cost() int {
-	c := entryOverhead + messageSize(&e.msg.Publish)
-	if e.ids != nil {
-		c += 5 * len(*e.ids)
-	}
-	return c
-}
+// cost is what the entry counts against [Limits.QueueBytes].
+func (e *entry) cost() int { return int(e.size) }
 
 // messageSize is the encoded size of p as a PUBLISH of MQTT 5, give or take the
 // length fields.
@@ -131,32 +148,55 @@ func messageSize(p *packet.Publish) int {
 // the queue is at three quarters of its limit. It reports how many it dropped;
 // ok is false if there was nothing to drop.
 func (s *Session) Overflow(now time.Time) (dropped int, ok bool) {
-	before := s.waiting()
-	s.eachLane(func(l *lane) {
-		l.qos0.filter(func(e *entry) bool { return !s.dropExpired(now, e) })
-		l.qos12.filter(func(e *entry) bool { return !s.dropExpired(now, e) })
-	})
+	if s.expiring {
+		dropped = s.dropAllExpired(now)
+	}
 	goal := s.limits.QueueBytes - s.limits.QueueBytes/4
-	for before == s.waiting() || s.bytes > goal {
+	for dropped == 0 || s.bytes > goal {
 		l := s.oldestQoS0()
 		if l == nil {
 			break
 		}
-		e := l.qos0.pop()
-		s.bytes -= e.cost()
+		s.bytes -= l.qos0.at(0).cost()
+		l.qos0.pop()
+		dropped++
 	}
-	dropped = before - s.waiting()
 	return dropped, dropped > 0
+}
+
+// dropAllExpired drops what has expired of all that waits and returns how many
+// that were.
+func (s *Session) dropAllExpired(now time.Time) (dropped int) {
+	s.expiring = false
+	keep := func(e *entry) bool {
+		if s.dropExpired(now, e) {
+			dropped++
+			return false
+		}
+		s.expiring = s.expiring || !e.msg.Expires.IsZero()
+		return true
+	}
+	s.eachLane(func(l *lane) {
+		l.qos0.filter(keep)
+		l.qos12.filter(keep)
+	})
+	return dropped
 }
 
 // oldestQoS0 returns the lane with the oldest waiting QoS 0 message, or nil.
 func (s *Session) oldestQoS0() *lane {
 	var oldest *lane
-	s.eachLane(func(l *lane) {
+	if s.main.qos0.n > 0 {
+		oldest = &s.main
+	}
+	if len(s.data) == 0 {
+		return oldest
+	}
+	for _, l := range s.data {
 		if l.qos0.n > 0 && (oldest == nil || l.qos0.at(0).seq < oldest.qos0.at(0).seq) {
 			oldest = l
 		}
-	})
+	}
 	return oldest
 }
 

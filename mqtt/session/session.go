@@ -53,7 +53,7 @@ type Session struct {
 
 	state      state
 	version    packet.Version
-	silent     bool   // closing: the client has gone, it gets no more packets
+	silent     bool   // the client gets no packets: it has gone, or takes no CONNACK
 	zeroExpiry bool   // CONNECT asked for Session Expiry Interval 0
 	quota      uint16 // the client's Receive Maximum, capped
 	keepAlive  uint16 // seconds; 0: none
@@ -75,7 +75,7 @@ type Session struct {
 	held    int // flights that hold a place of quota
 	again   int // flights to be sent again
 	inbound int // PUBLISH packets that hold a place of our Receive Maximum
-	answers int // packets other than PUBLISH that wait in lanes
+	answers int // packets other than PUBLISH that wait in lanes, by weight
 	scratch *scratch
 
 	// Of the session.
@@ -84,9 +84,11 @@ type Session struct {
 	received receivedSet
 	subs     map[string]subscription
 	onData   int // subscriptions that deliver on data streams
+	filters  int // bytes of the filters in subs
 	ops      []*operation
 	seq      uint64 // of the message queued last
 	bytes    int    // cost of all messages that wait or are in flight
+	expiring bool   // a message that waits may have an expiry
 	expired  uint32
 	tooLarge uint32
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/mqtt/topic"
 )
 
 // A Subscription is an entry of the session's own list.
@@ -87,7 +88,7 @@ func codes(n int, code packet.ReasonCode) []packet.ReasonCode {
 
 func (s *Session) queuePacket(l *lane, p packet.Packet) {
 	l.packets.push(p)
-	s.answers++
+	s.answers += weight(p)
 }
 
 func (s *Session) receiveSubscribe(fx []Effect, now time.Time, stream mqtt.StreamID, p *packet.Subscribe) []Effect {
@@ -111,11 +112,11 @@ func (s *Session) receiveSubscribe(fx []Effect, now time.Time, stream mqtt.Strea
 	isNew := make([]bool, 0, n)
 	for i, sub := range p.Subscriptions {
 		_, exists := s.subs[sub.Filter]
-		if !exists && len(s.subs) >= s.limits.MaxSubscriptions {
+		if code := s.refusal(sub.Filter); !exists && code != 0 {
 			if op.refused == nil {
 				op.refused = make([]packet.ReasonCode, n)
 			}
-			op.refused[i] = packet.QuotaExceeded
+			op.refused[i] = code
 			continue
 		}
 		if !exists {
@@ -126,6 +127,7 @@ func (s *Session) receiveSubscribe(fx []Effect, now time.Time, stream mqtt.Strea
 				s.subs = make(map[string]subscription)
 			}
 			s.subs[sub.Filter] = subscription{}
+			s.filters += len(sub.Filter)
 		}
 		admitted = append(admitted, sub)
 		isNew = append(isNew, !exists)
@@ -178,6 +180,9 @@ func (s *Session) Subscribed(now time.Time, stream mqtt.StreamID, id uint16, gra
 		if s.subs == nil {
 			s.subs = make(map[string]subscription)
 		}
+		if !exists { // unsubscribed meanwhile
+			s.filters += len(sub.Filter)
+		}
 		s.subs[sub.Filter] = subscription{
 			stream: where, id: subID, qos: packet.QoS(code), retain: sub.RetainHandling,
 			noLocal: sub.NoLocal, asIs: sub.RetainAsPublished, granted: true,
@@ -199,7 +204,28 @@ func onData(stream mqtt.StreamID) int {
 	return 0
 }
 
+// refusal returns the reason code with which a new filter is refused, 0 if it is
+// not. It is correctly formed, or else the SUBSCRIBE would be malformed, which
+// ends the connection; this one is not allowed, and the others of its packet
+// are not affected [MQTT-3.8.4-5].
+func (s *Session) refusal(filter string) packet.ReasonCode {
+	switch {
+	case topic.Levels(filter) > topic.MaxLevels:
+		return packet.TopicFilterInvalid
+	case len(s.subs) >= s.limits.MaxSubscriptions || s.filters+len(filter) > s.limits.SubscriptionBytes:
+		return packet.QuotaExceeded
+	}
+	// To MQTT 3.x "$share" is a topic level as any other. Clients of it have
+	// shared subscriptions here all the same, so what has their prefix and is
+	// none is refused.
+	if _, _, _, err := topic.ParseShare(filter); err != nil {
+		return packet.TopicFilterInvalid
+	}
+	return 0
+}
+
 func (s *Session) deleteSub(filter string) {
+	s.filters -= len(filter)
 	s.onData -= onData(s.subs[filter].stream)
 	if delete(s.subs, filter); len(s.subs) == 0 {
 		s.subs = nil

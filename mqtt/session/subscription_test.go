@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"maps"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -9,6 +10,7 @@ import (
 	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/mqtt/packet"
 	"github.com/anyquic/anyquic/mqtt/session"
+	"github.com/anyquic/anyquic/mqtt/topic"
 )
 
 func subscribe(id uint16, filters ...string) *packet.Subscribe {
@@ -159,4 +161,52 @@ func TestASubscribeThatOutlivesItsConnectionTakesEffectWithoutSuback(t *testing.
 	b.s.Subscribed(b.now, 4, 1, nil)
 	require.Len(t, b.sentOn(4), 1)
 	require.Len(t, b.subscriptions(), 2)
+}
+
+// Section 3.9.3: 0x8F is for a filter that is correctly formed but not allowed.
+// Others of the same packet are not affected [MQTT-3.8.4-5].
+func TestAFilterThatIsNotAllowedIsRefusedInItsPlace(t *testing.T) {
+	deep := strings.Repeat("a/", topic.MaxLevels-1) + "a"
+	for v, code := range map[packet.Version]packet.ReasonCode{packet.V5: 0x8F, packet.V311: 0x80} {
+		b := newBench(t, session.Limits{})
+		b.attach(&packet.Connect{Version: v, ClientID: "client", CleanStart: true}, session.Attach{})
+		fx := b.receive(subscribe(1, deep+"/a", "good", deep))
+		require.Len(t, fx[0].Subscribe.Subscriptions, 2)
+		b.s.Subscribed(b.now, mqtt.ControlStream, 1, nil)
+		require.Equal(t, []packet.Packet{&packet.Suback{PacketID: 1, Codes: []packet.ReasonCode{code, 1, 1}}}, b.sent())
+		require.Len(t, b.subscriptions(), 2)
+	}
+}
+
+// To a client of 3.x "$share" is a level as any other, so nothing is malformed;
+// but it has shared subscriptions here, and "$share/g" is none.
+func TestAClientOf3xIsRefusedWhatLooksLikeASharedSubscription(t *testing.T) {
+	b := newBench(t, session.Limits{})
+	b.attach(&packet.Connect{Version: packet.V311, ClientID: "client", CleanStart: true}, session.Attach{})
+	fx := b.receive(subscribe(1, "$share/g", "$share/g/a", "$share//a", "$share/+/a", "$share/g/", "$shared/a"))
+	require.Equal(t, subscribe(1, "$share/g/a", "$shared/a").Subscriptions, fx[0].Subscribe.Subscriptions)
+	b.s.Subscribed(b.now, mqtt.ControlStream, 1, nil)
+	require.Equal(t, []packet.Packet{&packet.Suback{PacketID: 1, Codes: []packet.ReasonCode{0x80, 1, 0x80, 0x80, 0x80, 1}}}, b.sent())
+}
+
+func TestTheFiltersOfASessionAreBoundedInBytes(t *testing.T) {
+	b := connected(t, session.Limits{SubscriptionBytes: 8}, packet.Properties{})
+	grant := func(p *packet.Subscribe) []packet.ReasonCode {
+		b.receive(p)
+		b.s.Subscribed(b.now, mqtt.ControlStream, p.PacketID, nil)
+		return b.sent()[0].(*packet.Suback).Codes
+	}
+	require.Equal(t, []packet.ReasonCode{1, 1, 0x97, 1, 1}, grant(subscribe(1, "aaaa", "bbb", "cc", "d", "aaaa")))
+	b.receive(&packet.Unsubscribe{PacketID: 2, Filters: []string{"bbb", "bbb", "x"}})
+	b.s.Unsubscribed(b.now, mqtt.ControlStream, 2, nil)
+	b.sent()
+	require.Equal(t, []packet.ReasonCode{0x97, 1, 0x97}, grant(subscribe(3, "cccc", "ccc", "e")))
+
+	// One that was not granted takes no room.
+	b.receive(&packet.Unsubscribe{PacketID: 4, Filters: []string{"ccc"}})
+	b.s.Unsubscribed(b.now, mqtt.ControlStream, 4, nil)
+	b.receive(subscribe(5, "fff"))
+	b.s.Subscribed(b.now, mqtt.ControlStream, 5, []packet.ReasonCode{packet.NotAuthorized})
+	b.sent()
+	require.Equal(t, []packet.ReasonCode{1}, grant(subscribe(6, "ggg")))
 }

@@ -13,6 +13,9 @@ import (
 func (s *Session) Deadline() time.Time {
 	switch s.state {
 	case connected:
+		if s.silent {
+			return s.since
+		}
 		if s.keepAlive != 0 {
 			return s.since.Add(s.patience())
 		}
@@ -43,8 +46,10 @@ func (s *Session) Tick(fx []Effect, now time.Time) []Effect {
 	if due.IsZero() || now.Before(due) {
 		return fx
 	}
-	if s.state == connected {
-		// [MQTT-3.1.2-22]
+	switch {
+	case s.state == connected && s.silent: // [MQTT-3.1.2-24]
+		return s.close(fx, packet.PacketTooLarge, "CONNACK is larger than the client's maximum packet size", mqtt.LinkControlDown)
+	case s.state == connected: // [MQTT-3.1.2-22]
 		return s.close(fx, packet.KeepAliveTimeout, "nothing received for 1.5 times the keep-alive", mqtt.LinkControlDown)
 	}
 	gone := now.Sub(s.since) // [MQTT-4.1.0-2]

@@ -1,0 +1,123 @@
+package broker
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/anyquic/anyquic/mqtt/session"
+)
+
+// A Config says how a [Broker] behaves. The zero value of each field is its
+// default; a nil *Config is the zero Config.
+type Config struct {
+	// Logger gets one line for each connection that ends abnormally, and what
+	// an operator must know. Passwords and payloads are never logged.
+	// Nil discards.
+	Logger *slog.Logger
+
+	// Limits bound what one session may hold.
+	Limits session.Limits
+
+	// MaxConns bounds the network connections. Those above it are refused with
+	// Server busy (0x89), or at once if they come faster than they can be
+	// refused politely. Zero: no limit.
+	MaxConns int
+
+	// MaxSessions bounds the sessions, with and without a connection. A CONNECT
+	// above it is refused with Quota exceeded (0x97). Zero: no limit.
+	MaxSessions int
+
+	// MaxRetained and MaxRetainedBytes bound the retained store: 1,000,000
+	// messages, 256 MiB of topics, payloads and properties. A retained message
+	// above them is refused with Quota exceeded (0x97). Negative: no limit.
+	MaxRetained      int
+	MaxRetainedBytes int64 // bytes
+
+	// ConnectTimeout is how long a connection may take from being accepted to
+	// a complete CONNECT packet, TLS handshake included: 10 s.
+	ConnectTimeout time.Duration
+
+	// DrainTimeout is how long a connection that the broker ends may linger so
+	// that the peer gets what was written last: 1 s.
+	DrainTimeout time.Duration
+
+	// StallTimeout is how long a subscriber with a full queue may take nothing
+	// before publishers stop waiting for it and its QoS 0 messages are
+	// dropped, oldest first: 1 s. Live clients need the better part of that: a
+	// lost segment costs TCP 200 ms at least, even on loopback, and the same
+	// segment lost again 400 ms more.
+	StallTimeout time.Duration
+
+	// HoldTimeout bounds what a publisher waits for the subscribers of one
+	// message, however slowly they make progress; and how long a subscriber
+	// with a full queue of QoS 1 and 2 messages may take nothing before it is
+	// disconnected with Quota exceeded (0x97): 5 s.
+	HoldTimeout time.Duration
+}
+
+const (
+	defaultMaxRetained      = 1_000_000
+	defaultMaxRetainedBytes = 256 << 20
+	defaultConnectTimeout   = 10 * time.Second
+	defaultDrainTimeout     = time.Second
+	defaultStallTimeout     = time.Second
+	defaultHoldTimeout      = 5 * time.Second
+
+	// The machine announces its own default; the reader must refuse by the
+	// same number before it keeps a packet's body.
+	defaultMaxPacket = 1 << 20
+	defaultQueue     = 1 << 20
+)
+
+// complete returns a copy of cfg with defaults filled in.
+func (cfg *Config) complete() (Config, error) {
+	var c Config
+	if cfg != nil {
+		c = *cfg
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Limits.MaximumPacketSize == 0 {
+		c.Limits.MaximumPacketSize = defaultMaxPacket
+	}
+	if c.MaxRetained == 0 {
+		c.MaxRetained = defaultMaxRetained
+	}
+	if c.MaxRetainedBytes == 0 {
+		c.MaxRetainedBytes = defaultMaxRetainedBytes
+	}
+	if c.MaxConns < 0 || c.MaxSessions < 0 {
+		return c, fmt.Errorf("broker: MaxConns %d, MaxSessions %d: a limit cannot be negative", c.MaxConns, c.MaxSessions)
+	}
+	for _, d := range []struct {
+		name string
+		v    *time.Duration
+		def  time.Duration
+	}{
+		{"ConnectTimeout", &c.ConnectTimeout, defaultConnectTimeout},
+		{"DrainTimeout", &c.DrainTimeout, defaultDrainTimeout},
+		{"StallTimeout", &c.StallTimeout, defaultStallTimeout},
+		{"HoldTimeout", &c.HoldTimeout, defaultHoldTimeout},
+	} {
+		if *d.v < 0 {
+			return c, fmt.Errorf("broker: %s %v: negative", d.name, *d.v)
+		}
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+	}
+	return c, nil
+}
+
+// DefaultConfig returns the zero Config with its defaults filled in, for
+// programs that show or change them.
+func DefaultConfig() Config {
+	c, err := (*Config)(nil).complete()
+	if err != nil {
+		panic(err) // the defaults are not valid
+	}
+	c.Limits = session.DefaultLimits()
+	return c
+}

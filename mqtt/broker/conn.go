@@ -1,0 +1,423 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/anyquic/anyquic/internal/timerwheel"
+	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/mqtt/session"
+)
+
+// A conn is one client's network connection.
+//
+// It begins as a reading goroutine that waits for CONNECT. When that has found
+// or made its client, the conn is attached to it until another conn takes
+// over, the link fails, or the server or the session ends it; see end.
+type conn struct {
+	b       *Broker
+	link    mqtt.Link
+	carrier int              // index of the carrier's counters
+	timer   timerwheel.Timer // CONNECT is late; or the end has lingered long enough
+
+	client     *client        // set by connect before any other goroutine sees the conn
+	version    packet.Version // likewise
+	keepAlive  time.Duration  // likewise: how long the client may be silent; 0: for ever
+	in         inlet
+	out        outlet
+	goroutines sync.WaitGroup // writers and data streams
+
+	data map[mqtt.StreamID]*outlet // guarded by client.mu; nil on carriers without streams
+
+	// guarded by client.mu:
+	closing   bool
+	farewell  []byte            // written after everything else; nil: none
+	code      packet.ReasonCode // why it ended
+	reason    string
+	abnormal  bool   // worth a line in the log
+	resetCode uint64 // to reset the control stream with; 0: do not
+
+	linkCode atomic.Uint64
+	lingered atomic.Bool // the first half of the linger is over
+	late     atomic.Bool // CONNECT did not come in time
+
+	spilling atomic.Bool  // its client has a spill
+	holds    atomic.Int32 // reading goroutines that are held back
+	released atomic.Int64 // Unix nanoseconds: when the last was released
+}
+
+// An inlet is the reading side of a stream.
+type inlet struct {
+	cn      *conn
+	stream  mqtt.Stream
+	reader  *mqtt.Reader
+	src     source
+	publish packet.Publish   // decoded into again and again
+	fx      []session.Effect // reused
+	flow    flow
+}
+
+// An outlet is the writing side of a stream.
+type outlet struct {
+	cn      *conn
+	stream  mqtt.Stream
+	id      mqtt.StreamID
+	writing bool // guarded by client.mu: it has a goroutine
+	quantum int  // bytes per write; writing goroutine only
+}
+
+// serveLink is a connection's control stream's reading goroutine.
+func (b *Broker) serveLink(link mqtt.Link) {
+	cn := &conn{b: b, link: link, carrier: carrierIndex(link.Carrier())}
+	cn.linkCode.Store(uint64(mqtt.LinkControlDown))
+	cn.timer.Init(b.wheel, cn.timeout)
+
+	b.mu.Lock()
+	room := b.room()
+	if b.closing || room == noRoom {
+		b.mu.Unlock()
+		b.refuse(link, mqtt.LinkOverloaded)
+		return
+	}
+	b.conns[cn] = struct{}{}
+	b.mu.Unlock()
+	counts := &b.count.conns[cn.carrier]
+	counts.now.Add(1)
+	counts.total.Add(1)
+
+	cn.timer.Reset(time.Now().Add(b.cfg.ConnectTimeout))
+	if cn.begin(room) {
+		cn.in.read()
+	}
+	cn.finish()
+
+	b.mu.Lock()
+	delete(b.conns, cn)
+	b.mu.Unlock()
+	counts.now.Add(-1)
+}
+
+// How much room there is for another connection.
+const (
+	roomForOne     = iota
+	roomForRefusal // it may send CONNECT and is told
+	noRoom
+)
+
+// room is called with mu held.
+func (b *Broker) room() int {
+	limit := b.cfg.MaxConns
+	switch {
+	case limit == 0 || len(b.conns) < limit:
+		return roomForOne
+	case len(b.conns) < limit+max(16, limit/8):
+		return roomForRefusal
+	}
+	return noRoom
+}
+
+// timeout runs on the wheel's goroutine.
+func (cn *conn) timeout() {
+	if c := cn.attached(); c != nil {
+		c.mu.Lock()
+		closing, reset := cn.closing, cn.resetCode
+		c.mu.Unlock()
+		if !closing {
+			return
+		}
+		if !cn.lingered.Swap(true) {
+			// Half the linger was for the peer to close after what we said.
+			// Now it is told on the stream too.
+			cn.timer.Reset(time.Now().Add(cn.b.cfg.DrainTimeout / 2))
+			if reset != 0 {
+				cn.out.stream.Reset(reset)
+			} else {
+				cn.out.stream.CloseWrite()
+			}
+			return
+		}
+	} else if !cn.lingered.Load() {
+		cn.late.Store(true)
+	}
+	cn.link.CloseWithCode(mqtt.LinkCode(cn.linkCode.Load()))
+}
+
+// hold and release mark that a reading goroutine is held back. No lock is held.
+func (cn *conn) hold() {
+	cn.holds.Add(1)
+	// Who waits for this client may have to spill now.
+	c := cn.client
+	c.mu.Lock()
+	c.wakeWaiting()
+	c.mu.Unlock()
+}
+
+func (cn *conn) release(now time.Time) {
+	cn.released.Store(now.UnixNano())
+	cn.holds.Add(-1)
+}
+
+// excused returns until when the client's silence is our own doing.
+func (cn *conn) excused(now time.Time) time.Time {
+	if cn.keepAlive == 0 {
+		return time.Time{}
+	}
+	if cn.holds.Load() > 0 {
+		return now.Add(cn.keepAlive)
+	}
+	if at := cn.released.Load(); at != 0 {
+		return time.Unix(0, at).Add(cn.keepAlive)
+	}
+	return time.Time{}
+}
+
+// read hands the stream's packets to the machine until the connection or
+// the stream ends.
+func (in *inlet) read() {
+	defer in.tell()
+	cn := in.cn
+	c := cn.client
+	for n := 0; ; n++ {
+		ready := in.reader.Ready()
+		if n >= maxBurst || !ready || len(in.src.touched) >= maxTouched {
+			in.src.flush()
+			n = 0
+		}
+		if !ready {
+			in.tell()
+		}
+		h, body, err := in.reader.Next()
+		if !ready {
+			in.src.now = time.Now()
+		}
+		if err != nil {
+			in.failed(err)
+			return
+		}
+		in.flow.bytes += uint64(len(body)) + headerSize(len(body))
+		var p packet.Packet
+		if h.Type == packet.PUBLISH {
+			err = in.publish.Decode(h, body, cn.version)
+			in.flow.message(min(packet.QoS(h.Flags>>1&3), 2))
+			p = &in.publish
+		} else {
+			p, err = packet.Decode(h, body, cn.version)
+			in.flow.packets[h.Type]++
+		}
+		if err == nil && in.stream.ID() != mqtt.ControlStream && !onDataStream(h.Type) {
+			err = &packet.Error{Code: packet.ProtocolError, Reason: h.Type.String() + " on a data stream"}
+		}
+		if err != nil {
+			in.failed(err)
+			return
+		}
+		if !in.receive(c, p, h.Type) {
+			if in.stream.ID() == mqtt.ControlStream {
+				in.discard()
+			}
+			return
+		}
+	}
+}
+
+// receive gives p to the machine and does what it wants done. It reports false
+// if the stream is to be read no further.
+func (in *inlet) receive(c *client, p packet.Packet, t packet.Type) bool {
+	cn, src := in.cn, &in.src
+	if t == packet.SUBSCRIBE || t == packet.UNSUBSCRIBE {
+		c.subscribing.Lock()
+		defer c.subscribing.Unlock()
+	}
+	c.mu.Lock()
+	if c.conn != cn || cn.closing {
+		c.mu.Unlock()
+		return false
+	}
+	in.fx = c.s.Receive(in.fx[:0], src.now, in.stream.ID(), p)
+	if t != packet.PUBLISH {
+		if t >= packet.PUBACK && t <= packet.PUBCOMP {
+			c.progressed(src.now)
+			c.wakeWaiting()
+		}
+		c.refill(src.now)
+	}
+	src.touch(c)
+	paused := c.s.Paused()
+	c.mu.Unlock()
+	c.settle(src.now)
+	if len(in.fx) > 0 {
+		cn.b.apply(src, c, in.fx)
+		clear(in.fx)
+	}
+	if paused {
+		return in.pause(c)
+	}
+	return true
+}
+
+// pause waits while the client does not read the answers to what it sends.
+// Its keep-alive, or the end of the link, bounds that.
+func (in *inlet) pause(c *client) bool {
+	in.src.flush()
+	for {
+		c.mu.Lock()
+		if c.conn != in.cn || in.cn.closing {
+			c.mu.Unlock()
+			return false
+		}
+		if !c.s.Paused() {
+			c.mu.Unlock()
+			in.src.now = time.Now()
+			return true
+		}
+		if c.room == nil {
+			c.room = make(chan struct{})
+		}
+		room := c.room
+		c.mu.Unlock()
+		select {
+		case <-room:
+		case <-in.cn.link.Context().Done():
+			return false
+		}
+	}
+}
+
+// failed ends the connection, or the data stream, for an error of reading.
+func (in *inlet) failed(err error) {
+	in.src.flush()
+	cn := in.cn
+	if in.stream.ID() != mqtt.ControlStream {
+		in.streamFailed(err)
+		return
+	}
+	c := cn.client
+	if bad, ok := errors.AsType[*packet.Error](err); ok {
+		c.disconnect(&in.src, bad.Code, bad.Reason, mqtt.LinkControlDown)
+		in.src.flush()
+		in.discard()
+		return
+	}
+	c.mu.Lock()
+	if !cn.closing {
+		cn.code, cn.abnormal = packet.UnspecifiedError, true
+		cn.reason = "connection lost: " + err.Error()
+		if err == io.EOF {
+			cn.reason = "connection closed without DISCONNECT"
+		}
+	}
+	c.mu.Unlock()
+}
+
+// discard reads what still comes and drops it until the peer closes or the
+// linger is over: closing a TCP connection with data unread would
+// take back what was written last.
+func (in *inlet) discard() {
+	in.src.flush()
+	in.reader.Release()
+	var waste [512]byte
+	for {
+		if _, err := in.stream.Read(waste[:]); err != nil {
+			return
+		}
+	}
+}
+
+func (in *inlet) tell() { in.flow.tell(&in.cn.b.count.in) }
+
+// headerSize returns the size of the fixed header of a packet whose remaining
+// length is n.
+func headerSize(n int) uint64 {
+	switch {
+	case n < 1<<7:
+		return 2
+	case n < 1<<14:
+		return 3
+	case n < 1<<21:
+		return 4
+	}
+	return 5
+}
+
+// end begins the end of a connection: what the machine has for it is written,
+// then farewell; then the peer has until DrainTimeout from now to close.
+// The caller holds client.mu.
+func (cn *conn) end(now time.Time, code packet.ReasonCode, reason string, link mqtt.LinkCode) {
+	if cn.closing {
+		return
+	}
+	cn.closing = true
+	cn.code, cn.reason = code, reason
+	cn.abnormal = code >= 0x80 && code != packet.ServerShuttingDown
+	cn.linkCode.Store(uint64(link))
+	cn.timer.Reset(now.Add(cn.b.cfg.DrainTimeout / 2))
+	if !cn.out.writing {
+		cn.client.startWriter(&cn.out, now)
+	}
+}
+
+// finish ends the link and everything that belongs to it.
+func (cn *conn) finish() {
+	cn.timer.Stop()
+	cn.link.CloseWithCode(mqtt.LinkCode(cn.linkCode.Load()))
+	if cn.in.reader != nil {
+		cn.in.reader.Release()
+	}
+	c := cn.client
+	if c == nil {
+		return
+	}
+	cn.in.src.now = time.Now()
+	cn.detach(&cn.in.src) // from here on nobody starts a goroutine for cn
+	cn.goroutines.Wait()
+	c.mu.Lock()
+	code, reason, abnormal := cn.code, cn.reason, cn.abnormal
+	c.mu.Unlock()
+	cn.b.count.disconnects[code].Add(1)
+	if abnormal {
+		cn.log(c.id, code, reason)
+	}
+}
+
+// log writes the one line about a connection that ended otherwise than its
+// client wished.
+func (cn *conn) log(id string, code packet.ReasonCode, reason string) {
+	cn.b.log.LogAttrs(context.Background(), slog.LevelInfo, "mqtt: disconnected",
+		slog.String("client", id),
+		slog.String("remote", addrString(cn.link)),
+		slog.String("carrier", string(cn.link.Carrier())),
+		slog.String("code", codeString(code)),
+		slog.String("reason", reason))
+}
+
+func addrString(l mqtt.Link) string {
+	if a := l.RemoteAddr(); a != nil {
+		return a.String()
+	}
+	return ""
+}
+
+// detach tells the machine that its connection has ended, once.
+func (cn *conn) detach(src *source) {
+	c := cn.client
+	c.mu.Lock()
+	if c.conn != cn {
+		c.mu.Unlock()
+		return
+	}
+	c.leaveReplay(src.now)
+	c.conn = nil
+	fx := c.ifEnds(func() []session.Effect { return c.s.Detach(nil, src.now) })
+	c.wakeWaiting()
+	c.rearm()
+	c.mu.Unlock()
+	c.settle(src.now)
+	cn.b.apply(src, c, fx)
+	src.flush()
+}

@@ -1,0 +1,212 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/mqtt/session"
+)
+
+// noIdleTimeout is for clients without a keep-alive, who may be silent for
+// as long as they like.
+const noIdleTimeout = 10 * 365 * 24 * time.Hour
+
+// begin waits for the handshake, the control stream and CONNECT, and attaches
+// the connection to its client. It reports false if there is nothing to serve.
+func (cn *conn) begin(room int) bool {
+	// What was sent in a handshake that is not complete may be a replay, and a
+	// replayed CONNECT would take over the live session. The timer
+	// closes the link if the peer takes too long over any of this.
+	ctx := cn.link.Context()
+	if err := cn.link.Handshake(ctx); err != nil {
+		cn.refused("", packet.UnspecifiedError, "handshake: "+err.Error())
+		return false
+	}
+	stream, err := cn.link.AcceptStream(ctx)
+	if err != nil {
+		cn.refused("", packet.UnspecifiedError, "no control stream: "+err.Error())
+		return false
+	}
+	cn.in.init(cn, stream)
+	cn.out = outlet{cn: cn, stream: stream, id: stream.ID()}
+	if stream.ID() != mqtt.ControlStream {
+		cn.refused("", packet.ProtocolError, "the first stream is not the control stream")
+		return false
+	}
+
+	p, err := cn.in.readConnect()
+	cn.in.src.now = time.Now()
+	if err != nil {
+		cn.refuseError(err)
+		return false
+	}
+	switch {
+	case room != roomForOne:
+		cn.linkCode.Store(uint64(mqtt.LinkOverloaded))
+		cn.refuse(p.Version, &packet.Connack{Code: packet.ServerBusy}, p.ClientID, "too many connections")
+		return false
+	case p.Properties != nil && p.Properties.AuthMethod != "":
+		// [MQTT-4.12.0-1]
+		cn.refuse(p.Version, &packet.Connack{Code: packet.BadAuthenticationMethod}, p.ClientID, "no authentication method is supported")
+		return false
+	}
+	return cn.attach(p)
+}
+
+func (in *inlet) init(cn *conn, s mqtt.Stream) {
+	in.cn, in.stream = cn, s
+	in.reader = mqtt.NewReader(s, cn.b.cfg.Limits.MaximumPacketSize)
+	in.src.init(cn.b, cn)
+}
+
+// readConnect reads the first packet, which must be CONNECT [MQTT-3.1.0-1].
+func (in *inlet) readConnect() (*packet.Connect, error) {
+	h, body, err := in.reader.Next()
+	if err != nil {
+		return nil, err
+	}
+	in.flow.bytes += uint64(len(body)) + headerSize(len(body))
+	in.flow.packets[h.Type]++
+	in.tell()
+	if h.Type != packet.CONNECT {
+		return nil, &packet.Error{Code: packet.ProtocolError, Reason: h.Type.String() + " before CONNECT"}
+	}
+	p, err := packet.Decode(h, body, 0)
+	if err != nil {
+		return nil, err
+	}
+	return p.(*packet.Connect), nil
+}
+
+// refuseError answers an error of readConnect.
+func (cn *conn) refuseError(err error) {
+	if bad, ok := errors.AsType[*packet.ConnectError](err); ok {
+		if ack := bad.Connack(); ack != nil {
+			cn.refuse(bad.Version, ack, "", bad.Err.Reason)
+		} else {
+			cn.refused("", bad.Err.Code, bad.Err.Reason)
+		}
+		return
+	}
+	if bad, ok := errors.AsType[*packet.Error](err); ok {
+		cn.refused("", bad.Code, bad.Reason)
+		return
+	}
+	if cn.late.Load() {
+		cn.refused("", packet.UnspecifiedError, "no CONNECT in time")
+		return
+	}
+	if err == io.EOF {
+		cn.b.count.refused.Add(1) // a probe; nothing was said
+		return
+	}
+	cn.refused("", packet.UnspecifiedError, "connection ended before CONNECT: "+err.Error())
+}
+
+// refused logs and counts a connection that gets no session and no answer.
+func (cn *conn) refused(id string, code packet.ReasonCode, reason string) {
+	cn.b.count.refused.Add(1)
+	cn.b.log.LogAttrs(context.Background(), slog.LevelInfo, "mqtt: refused",
+		slog.String("client", id),
+		slog.String("remote", addrString(cn.link)),
+		slog.String("carrier", string(cn.link.Carrier())),
+		slog.String("code", codeString(code)),
+		slog.String("reason", reason))
+}
+
+// refuse answers CONNECT with a failure, and gives the peer time to read it.
+func (cn *conn) refuse(v packet.Version, ack *packet.Connack, id, reason string) {
+	cn.refused(id, ack.Code, reason)
+	out, err := ack.Append(nil, v)
+	if err != nil {
+		return
+	}
+	cn.lingered.Store(true) // the timer now closes
+	cn.timer.Reset(time.Now().Add(cn.b.cfg.DrainTimeout))
+	if _, err := cn.out.stream.Write(out); err != nil {
+		return
+	}
+	f := flow{bytes: uint64(len(out))}
+	f.packets[packet.CONNACK]++
+	f.tell(&cn.b.count.out)
+	if cn.link.Carrier() != mqtt.QUIC {
+		cn.out.stream.CloseWrite()
+	}
+	cn.in.reader.Release()
+	io.Copy(io.Discard, cn.out.stream)
+}
+
+// attach finds or makes the client and gives it this connection.
+func (cn *conn) attach(p *packet.Connect) bool {
+	b := cn.b
+	now := cn.in.src.now
+	id, assigned := p.ClientID, false
+	if id == "" {
+		id, assigned = rand.Text(), true // 130 random bits [MQTT-3.1.3-6]
+	}
+	cn.version = p.Version
+	cn.keepAlive = b.keepAlive(p)
+	cn.timer.Stop() // CONNECT is here; from now on it times the end
+
+	b.mu.Lock()
+	if b.closing {
+		b.mu.Unlock()
+		cn.refuse(p.Version, &packet.Connack{Code: packet.ServerUnavailable}, id, "shutting down")
+		return false
+	}
+	old := b.sessions[id]
+	c, fx := cn.takeover(old, p.CleanStart, now)
+	present := c != nil
+	if c == nil {
+		if old == nil && b.cfg.MaxSessions > 0 && len(b.sessions) >= b.cfg.MaxSessions {
+			b.mu.Unlock()
+			cn.refuse(p.Version, &packet.Connack{Code: packet.QuotaExceeded}, id, "too many sessions")
+			return false
+		}
+		c = b.newClient(id)
+		c.mu.Lock()
+		b.sessions[id] = c
+	}
+	// c.mu is held.
+	cn.client = c
+	c.conn = cn
+	c.progressed(now)
+	c.s.Attach(now, p, session.Attach{SessionPresent: present, AssignedClientID: assigned})
+	c.rearm()
+	c.kick(now)
+	c.mu.Unlock()
+	b.mu.Unlock()
+	if old != nil {
+		old.settle(now)
+	}
+
+	idle := noIdleTimeout
+	if cn.keepAlive != 0 {
+		idle = max(cn.keepAlive*4/3, 30*time.Second) // twice the keep-alive
+	}
+	cn.link.SetIdleTimeout(idle)
+	if len(fx) > 0 {
+		b.apply(&cn.in.src, old, fx)
+		cn.in.src.flush()
+	}
+	if cn.link.Carrier() == mqtt.QUIC {
+		cn.goroutines.Add(1)
+		go cn.acceptStreams() // until the link ends, which finish waits for
+	}
+	return true
+}
+
+// keepAlive returns how long the client may be silent, as the machine reckons.
+func (b *Broker) keepAlive(p *packet.Connect) time.Duration {
+	ka := p.KeepAlive
+	if most := b.cfg.Limits.KeepAliveMax; p.Version >= packet.V5 && most != 0 && (ka == 0 || ka > most) {
+		ka = most
+	}
+	return time.Duration(ka) * time.Second * 3 / 2
+}

@@ -1,0 +1,101 @@
+package broker
+
+import (
+	"fmt"
+
+	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/mqtt/session"
+)
+
+// apply does what c's machine wants done. No lock is held.
+func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
+	for i := range fx {
+		e := &fx[i]
+		switch e.Kind {
+		case session.EffectRoute:
+			src.ack, src.owed = target{c, e.Stream, e.PacketID}, nil
+			code := b.route(src, e.Message)
+			if code == packet.QuotaExceeded {
+				src.retainRefused(c)
+			}
+			owed := src.owed
+			src.ack, src.owed = target{}, nil
+			switch {
+			case owed != nil:
+				owed.code = code
+				owed.pay(src.now)
+			case e.PacketID != 0:
+				c.mu.Lock()
+				c.s.Routed(src.now, e.Stream, e.PacketID, code)
+				src.touch(c)
+				c.mu.Unlock()
+			}
+		case session.EffectWill:
+			b.route(src, e.Message)
+		case session.EffectSubscribe:
+			b.subscribe(src, c, e)
+		case session.EffectUnsubscribe:
+			for _, f := range e.Unsubscribe.Filters {
+				b.subs.tree.Unsubscribe(f, c)
+			}
+			c.mu.Lock()
+			c.s.Unsubscribed(src.now, e.Stream, e.Unsubscribe.PacketID, nil)
+			src.touch(c)
+			c.mu.Unlock()
+		case session.EffectClose:
+			c.mu.Lock()
+			if c.conn != nil {
+				c.conn.end(src.now, e.Code, e.Reason, e.Link)
+			}
+			c.mu.Unlock()
+		case session.EffectReset:
+			c.mu.Lock()
+			cn := c.conn
+			c.mu.Unlock()
+			if cn != nil {
+				cn.resetStream(e.Stream, e.Code, e.Reason)
+			}
+		case session.EffectEnd:
+			b.forget(c)
+		}
+	}
+}
+
+// subscribe carries out a SUBSCRIBE of which the session admits every filter.
+func (b *Broker) subscribe(src *source, c *client, e *session.Effect) {
+	p := e.Subscribe
+	var id uint32
+	if p.Properties != nil && len(p.Properties.SubscriptionIDs) > 0 {
+		id = p.Properties.SubscriptionIDs[0]
+	}
+	for _, s := range p.Subscriptions {
+		b.subs.tree.Subscribe(s.Filter, c, subscription{
+			stream: e.Stream, id: id, qos: s.QoS, noLocal: s.NoLocal, asPublished: s.RetainAsPublished,
+		})
+	}
+	c.mu.Lock()
+	if c.gone {
+		// Ended while we were at it, perhaps before the tree knew.
+		c.mu.Unlock()
+		for _, s := range p.Subscriptions {
+			b.subs.tree.Unsubscribe(s.Filter, c)
+		}
+		return
+	}
+	c.s.Subscribed(src.now, e.Stream, p.PacketID, nil)
+	src.touch(c)
+	c.mu.Unlock()
+	for i, s := range p.Subscriptions {
+		// [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
+		if s.RetainHandling == 2 || s.RetainHandling == 1 && !e.New[i] {
+			continue
+		}
+		b.sendRetained(src, c, s, id, e.Stream)
+	}
+}
+
+// codeString returns how logs name a reason code.
+func codeString(c packet.ReasonCode) string { return fmt.Sprintf("0x%02X %v", uint8(c), c) }
+
+// onDataStream reports whether a data stream may carry packets of type t.
+func onDataStream(t packet.Type) bool { return t >= packet.PUBLISH && t <= packet.UNSUBACK }

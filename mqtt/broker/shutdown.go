@@ -1,0 +1,95 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/packet"
+)
+
+// Shutdown stops accepting, tells MQTT 5 clients that the server shuts down
+// (DISCONNECT 0x8B), waits until each has closed its connection or
+// Config.DrainTimeout has passed, and ends everything. It waits for every
+// goroutine. If ctx is done first it ends what is left at once and returns ctx's
+// error.
+func (b *Broker) Shutdown(ctx context.Context) error {
+	conns := b.stopAccepting()
+	for _, cn := range conns {
+		cn.shutDown()
+	}
+	done := make(chan struct{})
+	go func() { // ends with the last connection
+		b.running.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	b.Close()
+	<-done
+	return err
+}
+
+// Close ends everything at once and waits for every goroutine.
+func (b *Broker) Close() error {
+	conns := b.stopAccepting()
+	b.stop()
+	for _, cn := range conns {
+		cn.linkCode.Store(uint64(mqtt.LinkNormal))
+		cn.link.CloseWithCode(mqtt.LinkNormal)
+	}
+	b.running.Wait()
+	b.endOnce.Do(func() {
+		b.wheel.Close()
+		close(b.ended)
+	})
+	<-b.ended
+	return nil
+}
+
+// stopAccepting returns the connections that are left; there will be no more.
+func (b *Broker) stopAccepting() []*conn {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closing = true
+	for l := range b.listeners {
+		l.Close()
+	}
+	conns := make([]*conn, 0, len(b.conns))
+	for cn := range b.conns {
+		conns = append(conns, cn)
+	}
+	return conns
+}
+
+// shutDown ends a connection with notice if it has come as far as a session.
+func (cn *conn) shutDown() {
+	c := cn.attached()
+	if c == nil {
+		cn.link.CloseWithCode(mqtt.LinkNormal)
+		return
+	}
+	var src source
+	src.init(cn.b, nil)
+	src.now = time.Now()
+	c.mu.Lock()
+	if c.conn != cn {
+		c.mu.Unlock()
+		return // on its way out already
+	}
+	fx := c.disconnectLocked(src.now, packet.ServerShuttingDown, "")
+	c.mu.Unlock()
+	cn.b.apply(&src, c, fx)
+	src.flush()
+}
+
+// attached returns the client of cn, nil while it has none.
+func (cn *conn) attached() *client {
+	cn.b.mu.Lock() // attach sets it under this
+	defer cn.b.mu.Unlock()
+	return cn.client
+}

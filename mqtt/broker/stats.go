@@ -1,0 +1,179 @@
+package broker
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/packet"
+)
+
+// Stats are a Broker's figures since it was made. Each figure is exact; taken
+// together they are not of one instant.
+type Stats struct {
+	Connections map[mqtt.Carrier]ConnStats `json:"connections"`
+	Refused     uint64                     `json:"refused"` // connections that did not get a session
+
+	PacketsIn   map[string]uint64 `json:"packets_in"` // by type: "connect", "publish" ...
+	PacketsOut  map[string]uint64 `json:"packets_out"`
+	MessagesIn  [3]uint64         `json:"messages_in"` // PUBLISH packets by QoS
+	MessagesOut [3]uint64         `json:"messages_out"`
+	BytesIn     uint64            `json:"bytes_in"` // of whole packets
+	BytesOut    uint64            `json:"bytes_out"`
+
+	// Dropped counts messages that did not reach a subscriber, by reason:
+	// DropQueueFull and the others.
+	Dropped map[string]uint64 `json:"dropped"`
+
+	Retained      int   `json:"retained"`
+	RetainedBytes int64 `json:"retained_bytes"`
+	Sessions      int   `json:"sessions"`
+	Subscriptions int   `json:"subscriptions"`
+	QueuedBytes   int64 `json:"queued_bytes"` // of all sessions; a shared payload counts for each
+
+	PushedBack    uint64        `json:"pushed_back"` // times a publisher was made to wait
+	PushedBackFor time.Duration `json:"pushed_back_ns"`
+	Stalled       uint64        `json:"stalled"` // times a subscriber was found to take nothing
+
+	Disconnects map[packet.ReasonCode]uint64 `json:"disconnects"` // ended connections, by reason code
+}
+
+// ConnStats are the figures of one carrier.
+type ConnStats struct {
+	Now   int64  `json:"now"`
+	Total uint64 `json:"total"`
+}
+
+// Why a message was dropped.
+const (
+	DropQueueFull = "queue_full" // the subscriber's queue was full and the subscriber stalled
+	DropIgnored   = "ignored"    // offline and QoS 0, expired, or larger than the subscriber accepts
+	DropRetained  = "retained"   // the retained store was full: refused as a whole
+	DropNoMember  = "no_member"  // no member of a shared subscription could take it
+)
+
+var carriers = [...]mqtt.Carrier{mqtt.TCP, mqtt.TLS, mqtt.WebSocket, mqtt.WSS, mqtt.QUIC}
+
+// carrierIndex returns where c is counted; a carrier without a name of its own
+// is counted with TCP.
+func carrierIndex(c mqtt.Carrier) int {
+	for i, k := range carriers {
+		if k == c {
+			return i
+		}
+	}
+	return 0
+}
+
+var typeNames = [16]string{
+	packet.CONNECT: "connect", packet.CONNACK: "connack", packet.PUBLISH: "publish",
+	packet.PUBACK: "puback", packet.PUBREC: "pubrec", packet.PUBREL: "pubrel", packet.PUBCOMP: "pubcomp",
+	packet.SUBSCRIBE: "subscribe", packet.SUBACK: "suback", packet.UNSUBSCRIBE: "unsubscribe", packet.UNSUBACK: "unsuback",
+	packet.PINGREQ: "pingreq", packet.PINGRESP: "pingresp", packet.DISCONNECT: "disconnect", packet.AUTH: "auth",
+}
+
+// counters are what all connections count together. Readers and writers add to
+// them once per burst.
+type counters struct {
+	conns [len(carriers)]struct {
+		now   atomic.Int64
+		total atomic.Uint64
+	}
+	refused       atomic.Uint64
+	in, out       flowCounters
+	dropQueueFull atomic.Uint64
+	dropIgnored   atomic.Uint64
+	dropRetained  atomic.Uint64
+	dropNoMember  atomic.Uint64
+	pushedBack    atomic.Uint64
+	pushedBackFor atomic.Int64
+	stalled       atomic.Uint64
+	disconnects   [256]atomic.Uint64
+}
+
+type flowCounters struct {
+	packets  [16]atomic.Uint64
+	messages [3]atomic.Uint64
+	bytes    atomic.Uint64
+}
+
+// A flow is what one reader or writer has counted since it last told.
+type flow struct {
+	packets  [16]uint32
+	messages [3]uint32
+	bytes    uint64
+}
+
+func (f *flow) message(q packet.QoS) {
+	f.packets[packet.PUBLISH]++
+	f.messages[q]++
+}
+
+// tell adds f to c and clears it.
+func (f *flow) tell(c *flowCounters) {
+	if f.bytes == 0 {
+		return
+	}
+	for i, n := range f.packets {
+		if n > 0 {
+			c.packets[i].Add(uint64(n))
+		}
+	}
+	for i, n := range f.messages {
+		if n > 0 {
+			c.messages[i].Add(uint64(n))
+		}
+	}
+	c.bytes.Add(f.bytes)
+	*f = flow{}
+}
+
+// Stats returns the broker's figures. It visits every session.
+func (b *Broker) Stats() Stats {
+	c := &b.count
+	s := Stats{
+		Connections: make(map[mqtt.Carrier]ConnStats, len(carriers)),
+		Refused:     c.refused.Load(),
+		PacketsIn:   make(map[string]uint64, len(typeNames)),
+		PacketsOut:  make(map[string]uint64, len(typeNames)),
+		BytesIn:     c.in.bytes.Load(),
+		BytesOut:    c.out.bytes.Load(),
+		Dropped: map[string]uint64{
+			DropQueueFull: c.dropQueueFull.Load(),
+			DropIgnored:   c.dropIgnored.Load(),
+			DropRetained:  c.dropRetained.Load(),
+			DropNoMember:  c.dropNoMember.Load(),
+		},
+		PushedBack:    c.pushedBack.Load(),
+		PushedBackFor: time.Duration(c.pushedBackFor.Load()),
+		Stalled:       c.stalled.Load(),
+		Disconnects:   make(map[packet.ReasonCode]uint64),
+	}
+	for i, k := range carriers {
+		s.Connections[k] = ConnStats{Now: c.conns[i].now.Load(), Total: c.conns[i].total.Load()}
+	}
+	for i, name := range typeNames {
+		if name != "" {
+			s.PacketsIn[name] = c.in.packets[i].Load()
+			s.PacketsOut[name] = c.out.packets[i].Load()
+		}
+	}
+	for q := range s.MessagesIn {
+		s.MessagesIn[q] = c.in.messages[q].Load()
+		s.MessagesOut[q] = c.out.messages[q].Load()
+	}
+	for code := range c.disconnects {
+		if n := c.disconnects[code].Load(); n > 0 {
+			s.Disconnects[packet.ReasonCode(code)] = n
+		}
+	}
+	s.Retained, s.RetainedBytes = b.retained.size()
+	s.Subscriptions = b.subs.len()
+	for _, cl := range b.clients() {
+		s.Sessions++
+		cl.mu.Lock()
+		s.QueuedBytes += int64(cl.s.QueueBytes() + cl.spill.bytes)
+		cl.mu.Unlock()
+	}
+	return s
+}

@@ -1,0 +1,35 @@
+package broker
+
+import (
+	"crypto/tls"
+	"net"
+	"syscall"
+)
+
+const (
+	tcpNotSentLowat = 0x19 // TCP_NOTSENT_LOWAT; package syscall does not name it
+	notSent         = 128 << 10
+)
+
+// tuneTCP bounds what the kernel holds of a connection's output beyond what is
+// on the wire. Without it, a slow subscriber has megabytes between the
+// broker's queue, where messages can expire or make room, and the network; and the
+// broker sees it take something only when a third of them has gone, which
+// looks like a stall.
+func tuneTCP(conn net.Conn) {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	c, ok := conn.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		// An old kernel does without.
+		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, notSent)
+	})
+}

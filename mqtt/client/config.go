@@ -1,0 +1,166 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/url"
+	"time"
+
+	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/packet"
+)
+
+// A LinkDialer connects to a server over a carrier with streams of its own.
+// mqttquic.Dialer implements it for QUIC.
+type LinkDialer interface {
+	// DialLink connects to addr, host:port, and returns after the handshake.
+	DialLink(ctx context.Context, addr string, tlsConfig *tls.Config) (mqtt.Link, error)
+}
+
+// A Config says how to connect, and what to do with what arrives. Only URL must
+// be set: zero values are defaults, negative ones mean none. Dial copies it; what
+// it points to must not be modified while the Client lives.
+type Config struct {
+	// URL names carrier and server:
+	//
+	//	mqtt://host:1883         TCP        (also tcp://)
+	//	mqtts://host:8883        TLS        (also ssl://, tls://)
+	//	ws://host:80/mqtt        WebSocket
+	//	wss://host:443/mqtt      WebSocket on TLS
+	//	mqtt+quic://host:14567   QUIC       (also mqtt-quic://)
+	//
+	// Ports and the path shown are those used if it names none. Credentials
+	// have fields of their own; a URL that contains some is refused, because
+	// URLs end up in logs.
+	URL string
+
+	// TLS is for mqtts, wss and mqtt+quic. If nil, the server is verified with
+	// the system's roots. An empty ServerName is the URL's host.
+	TLS *tls.Config
+
+	// QUIC is needed for mqtt+quic URLs; a mqttquic.Dialer.
+	QUIC LinkDialer
+
+	// Dial, if not nil, opens the network connections of all carriers but
+	// QUIC, for proxies and Unix sockets. It returns a connection without TLS
+	// and WebSocket, which the client adds as the URL demands.
+	Dial func(ctx context.Context, u *url.URL) (net.Conn, error)
+
+	// ConnectTimeout bounds one attempt to connect, from the name to the
+	// CONNACK. Default 30s. The context of [Dial] bounds the first one as well.
+	ConnectTimeout time.Duration
+
+	Version packet.Version // default V5
+
+	// ClientID names the session. If empty, the server assigns an id (MQTT 5
+	// and 3.1.1 with CleanStart) or the client invents one (3.1). It then
+	// keeps it when it reconnects.
+	ClientID string
+
+	// CleanStart discards a session that the server has for ClientID. On
+	// MQTT 5 it counts for the first connection only; on 3.x it also means
+	// that the session ends with each connection.
+	CleanStart bool
+
+	// KeepAlive is how long the connection may be silent, in whole seconds,
+	// before a PINGREQ asks whether it still works. Default 60s. The server
+	// may decide otherwise.
+	KeepAlive time.Duration
+
+	// SessionExpiry is how long the server keeps the session after the
+	// connection is lost, in whole seconds (MQTT 5). Default 0: not at all.
+	// NeverExpires and more is for ever.
+	SessionExpiry time.Duration
+
+	// ReceiveMaximum bounds the QoS 1 and 2 messages that the server may send
+	// without having got their acknowledgement (MQTT 5). Default 1024.
+	ReceiveMaximum uint16
+
+	// MaximumPacketSize is the largest packet the client accepts, in bytes,
+	// on all versions. Default 16 MiB.
+	MaximumPacketSize uint32
+
+	// TopicAliasMaximum is how many topic aliases the server may use. Default 64;
+	// negative: none.
+	TopicAliasMaximum int
+
+	// TopicAliases is how many topic aliases the client may use, if the server
+	// accepts that many: the first topics published with QoS 0 get one. Default
+	// none.
+	TopicAliases uint16
+
+	Username string
+	// Password is sent if it is not nil. MQTT 3.x demands a Username with it.
+	Password []byte
+
+	// Will is published by the server when the connection ends without
+	// [Client.Disconnect].
+	Will *packet.Will
+
+	// User are the user properties of CONNECT (MQTT 5).
+	User []packet.UserProperty
+
+	// OnMessage handles the messages of subscriptions without a handler, and
+	// those that belong to none. If nil they are acknowledged and dropped.
+	// Messages with QoS 1 and 2 are acknowledged when it returns.
+	OnMessage func(*packet.Publish)
+
+	// OnConnect is called after each successful connection, with the server's
+	// answer.
+	OnConnect func(*packet.Connack)
+
+	// OnDisconnect is called after each lost connection, with the reason.
+	// Nil means that Disconnect or Close ended it.
+	OnDisconnect func(error)
+
+	Reconnect Backoff
+
+	// InflightMax bounds the QoS 1 and 2 messages that are sent and not
+	// acknowledged, below what the server allows. Default 1024.
+	InflightMax int
+
+	// QueueBytes bounds the QoS 1 and 2 messages that are not acknowledged, in
+	// bytes. Publishing waits when they are more. Default 4 MiB.
+	QueueBytes int
+
+	// Logger gets connections, their loss and what the client tolerates. If
+	// nil nothing is logged.
+	Logger *slog.Logger
+}
+
+// NeverExpires is a SessionExpiry without end (MQTT 5, Section 3.1.2.11.2).
+const NeverExpires = time.Duration(0xFFFFFFFF) * time.Second
+
+// A Backoff says when a client connects again. The first delay is Min; each
+// failure doubles it up to Max. The time that passes is between half of it and
+// all of it, at random, so that the clients of a server that comes back do not
+// arrive together. A connection that lasts ten seconds ends the count.
+type Backoff struct {
+	Min time.Duration // default 1s
+	Max time.Duration // default 2m, or Min if that is more
+
+	// MaxAttempts is how many attempts may fail in a row before the client
+	// gives up. Default no limit.
+	MaxAttempts int
+
+	// Disabled means that the client ends with its first connection.
+	Disabled bool
+
+	// Retry decides from the reason, why a connection ended or an attempt
+	// failed, whether to try again. Default [Retryable].
+	Retry func(error) bool
+}
+
+const (
+	defaultConnectTimeout    = 30 * time.Second
+	defaultKeepAlive         = 60 * time.Second
+	defaultReceiveMaximum    = 1024
+	defaultMaximumPacketSize = 16 << 20
+	defaultTopicAliasMaximum = 64
+	defaultInflightMax       = 1024
+	defaultQueueBytes        = 4 << 20
+	defaultBackoffMin        = time.Second
+	defaultBackoffMax        = 2 * time.Minute
+)

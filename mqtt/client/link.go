@@ -1,0 +1,225 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/packet"
+)
+
+// A conn is one network connection of a Client, accepted by the server.
+type conn struct {
+	c      *Client
+	link   mqtt.Link
+	stream mqtt.Stream // the control stream
+	in     *mqtt.Reader
+	began  time.Time
+
+	wake     chan struct{} // capacity 1; for the writer
+	sleeping bool          // guarded by c.mu; the writer waits for wake
+	sealed   bool          // guarded by c.mu; the writer ends when out is empty
+
+	failOnce sync.Once
+	failed   chan struct{} // closed with the first error
+	err      error         // valid after failed: why the connection ends
+	over     chan struct{} // closed when the supervisor has ended the connection
+}
+
+// lingerTimeout is how long the end of a connection may take: the last packets to
+// be written, and the server to close. It is what the server does as well.
+const lingerTimeout = time.Second
+
+// connect makes one attempt to connect.
+func (c *Client) connect(ctx context.Context, first bool) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
+	defer cancel()
+	link, err := c.openLink(ctx)
+	if err != nil {
+		return nil, &ConnectionError{"dial", orContext(ctx, err)}
+	}
+	interrupt := context.AfterFunc(ctx, func() { _ = link.CloseWithCode(mqtt.LinkNormal) })
+	cn, ack, err := c.handshake(ctx, link, first)
+	if !interrupt() && err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = c.attach(cn, ack, first)
+	}
+	if err == nil {
+		if keepAlive := c.keepAlive(); keepAlive > 0 {
+			link.SetIdleTimeout(max(2*keepAlive, 30*time.Second))
+		}
+		return cn, nil
+	}
+	code := mqtt.LinkNormal
+	var violation *ProtocolError
+	if errors.As(err, &violation) {
+		code = mqtt.LinkControlDown
+	}
+	_ = link.CloseWithCode(code)
+	var refused *ConnectError
+	if errors.As(err, &refused) || violation != nil {
+		return nil, err
+	}
+	return nil, &ConnectionError{"connect", orContext(ctx, err)}
+}
+
+// orContext prefers the context's error to one that is its consequence.
+func orContext(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// handshake sends CONNECT and waits for CONNACK.
+func (c *Client) handshake(ctx context.Context, link mqtt.Link, first bool) (*conn, *packet.Connack, error) {
+	// CONNECT has credentials: it waits until the server is known and is
+	// never part of early data, which could be replayed.
+	if err := link.Handshake(ctx); err != nil {
+		return nil, nil, err
+	}
+	stream, err := link.OpenStream(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.mu.Lock()
+	p := c.connectPacket(first)
+	c.mu.Unlock()
+	b, err := p.Append(nil, c.cfg.Version)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := stream.Write(b); err != nil {
+		return nil, nil, err
+	}
+	in := mqtt.NewReader(stream, c.cfg.MaximumPacketSize)
+	ack, err := c.readConnack(in)
+	if err != nil {
+		in.Release()
+		return nil, nil, err
+	}
+	return &conn{
+		c: c, link: link, stream: stream, in: in, began: time.Now(),
+		wake: make(chan struct{}, 1), failed: make(chan struct{}), over: make(chan struct{}),
+	}, ack, nil
+}
+
+func (c *Client) readConnack(in *mqtt.Reader) (*packet.Connack, error) {
+	h, body, err := in.Next()
+	if err != nil {
+		return nil, violationBy(err)
+	}
+	p, err := packet.Decode(h, body, c.cfg.Version)
+	if err != nil {
+		return nil, violationBy(err)
+	}
+	switch p := p.(type) {
+	case *packet.Connack:
+		if !p.Code.Failed() {
+			return p, nil
+		}
+		e := &ConnectError{Code: p.Code}
+		if p.Properties != nil {
+			e.Reason, e.ServerReference = p.Properties.ReasonString, p.Properties.ServerReference
+		}
+		return nil, e
+	case *packet.Auth:
+		return nil, &ProtocolError{packet.BadAuthenticationMethod, "AUTH without an authentication method"}
+	}
+	return nil, &ProtocolError{packet.ProtocolError, "first packet is not CONNACK"} // [MQTT-3.2.0-1]
+}
+
+// violationBy translates what a decoder says about the server's bytes.
+func violationBy(err error) error {
+	var e *packet.Error
+	if errors.As(err, &e) {
+		return &ProtocolError{e.Code, e.Reason}
+	}
+	return err
+}
+
+// attach makes cn the connection of the Client.
+func (c *Client) attach(cn *conn, ack *packet.Connack, first bool) error {
+	c.mu.Lock()
+	defer c.unlock()
+	if ack.Properties != nil && ack.Properties.AssignedClientID != "" {
+		c.clientID = ack.Properties.AssignedClientID
+	}
+	if err := c.m.attach(time.Now(), ack, c.cleanStart(first)); err != nil {
+		return err
+	}
+	c.connack = ack
+	c.conn = cn
+	c.stats.Connections++
+	c.newRoutes()
+	c.flush()
+	c.changed()
+	return nil
+}
+
+// keepAlive returns the keep-alive in force, 0 for none.
+func (c *Client) keepAlive() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.m.interval
+}
+
+// fail ends the connection; the first reason counts.
+func (cn *conn) fail(err error) {
+	cn.failOnce.Do(func() {
+		cn.err = err
+		close(cn.failed)
+	})
+}
+
+// start starts reader and writer. Wait on the result after over is closed and the
+// link as well.
+func (cn *conn) start() *sync.WaitGroup {
+	var wg sync.WaitGroup
+	wg.Go(cn.readLoop)  // ends when the link does
+	wg.Go(cn.writeLoop) // ends when the link does, when sealed, or with over
+	return &wg
+}
+
+// flush encodes what the machine has to send, as long as there is room, and wakes
+// the writer. mu is held.
+func (c *Client) flush() {
+	cn := c.conn
+	if cn == nil {
+		return
+	}
+	for len(c.out) < outMax {
+		o, ok := c.m.next()
+		if !ok {
+			break
+		}
+		out, err := o.append(c.buffer(), c.cfg.Version)
+		if err != nil {
+			// Packets are validated when the application hands them over.
+			c.log.Error("packet dropped", "error", err)
+			continue
+		}
+		if o.flight != nil {
+			c.stats.MessagesSent++
+		}
+		c.out = out
+	}
+	if len(c.out) > 0 {
+		cn.wakeWriter()
+	}
+}
+
+// wakeWriter is called with mu.
+func (cn *conn) wakeWriter() {
+	if cn.sleeping {
+		cn.sleeping = false
+		select {
+		case cn.wake <- struct{}{}:
+		default:
+		}
+	}
+}
