@@ -1,0 +1,151 @@
+// Package mqtttest is the suite that package mqtt/broker is held to, over every
+// carrier. It knows nothing of how a carrier works:
+//
+//	func TestBroker(t *testing.T) { mqtttest.Run(t, mqtttest.TCP()) }
+//
+// A case speaks to the broker packet by packet, with a client so simple that
+// nothing it sends or receives is hidden, or uses package mqtt/client where
+// that one's meeting with the broker is the point. Each case names the
+// statements of the specification that it checks; those in brackets are the
+// numbered statements of MQTT 5, or of MQTT 3.1.1 where it says so.
+//
+// A case has a broker of its own, checks that the carrier it runs on is the one
+// it was given, seen from both sides, and never sleeps: what must not arrive is
+// shown by what arrives in its place. Time is the real time, because a carrier
+// may be the real network; cases that wait for seconds, the unit of MQTT's
+// timers, run beside each other. Run with -parallel above the number of
+// processors to make use of that.
+package mqtttest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/broker"
+	"github.com/anyquic/anyquic/mqtt/client"
+)
+
+// patience is how long a case waits for what must happen. It is long, because
+// only a failure waits for its end.
+const patience = 20 * time.Second
+
+// A Carrier is a way to reach a broker.
+type Carrier struct {
+	// Name of the subtests: "tcp", "quic-purego".
+	Name string
+
+	// Kind is what both sides' Links must say that they are.
+	Kind mqtt.Carrier
+
+	// Serve makes b serve a new listener on loopback until the test ends, and
+	// says how to reach it.
+	Serve func(t testing.TB, b *broker.Broker) Target
+}
+
+// A Target is a broker that serves a [Carrier].
+type Target struct {
+	// Dial connects. The handshake is complete when it returns.
+	Dial func(context.Context) (mqtt.Link, error)
+
+	// Client sets the URL and whatever else package client needs to connect.
+	Client func(*client.Config)
+}
+
+// A testCase is one case of the suite.
+type testCase struct {
+	name string
+	run  func(r *run)
+}
+
+var groups = [][]testCase{
+	connectCases,
+	publishCases,
+	qosCases,
+	retainCases,
+	willCases,
+	subscribeCases,
+	sharedCases,
+	sessionCases,
+	limitCases,
+	malformedCases,
+	serverCases,
+	clientCases,
+}
+
+// Run runs every case over c, as parallel subtests.
+func Run(t *testing.T, c Carrier) {
+	for _, group := range groups {
+		runCases(t, c, group)
+	}
+	if c.Kind == mqtt.QUIC {
+		runCases(t, c, streamCases)
+	}
+}
+
+func runCases(t *testing.T, c Carrier, cases []testCase) {
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			r := &run{T: t, carrier: c}
+			tc.run(r)
+			require.NotNil(t, r.broker, "the case used no broker")
+			require.Positive(t, r.broker.Stats().Connections[c.Kind].Total, "the broker saw no connection over %s", c.Kind)
+			for kind, n := range r.broker.Stats().Connections {
+				if kind != c.Kind {
+					require.Zero(t, n.Total, "the broker saw a connection over %s", kind)
+				}
+			}
+		})
+	}
+}
+
+// A run is one case with its broker.
+type run struct {
+	*testing.T
+	carrier Carrier
+	broker  *broker.Broker
+	target  Target
+}
+
+// start starts the broker with cfg. A case that needs no special configuration
+// does without: the first connection starts it.
+func (r *run) start(cfg *broker.Config) {
+	r.Helper()
+	require.Nil(r, r.broker, "start after the first connection")
+	b, err := broker.New(cfg)
+	require.NoError(r, err)
+	r.broker = b
+	r.target = r.carrier.Serve(r, b)
+	r.Cleanup(func() { require.NoError(r, b.Close()) }) // before what Serve cleans up, which waits for it
+}
+
+// dial opens a connection and its control stream, and checks what carries it.
+func (r *run) dial() *peer {
+	r.Helper()
+	if r.broker == nil {
+		r.start(nil)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	link, err := r.target.Dial(ctx)
+	require.NoError(r, err)
+	r.Cleanup(func() { _ = link.CloseWithCode(mqtt.LinkNormal) })
+	s, err := link.OpenStream(ctx)
+	require.NoError(r, err)
+
+	require.Equal(r, r.carrier.Kind, link.Carrier())
+	require.Equal(r, mqtt.ControlStream, s.ID())
+	switch r.carrier.Kind {
+	case mqtt.TCP, mqtt.WebSocket:
+		require.Nil(r, link.TLS(), "TLS is in use")
+	case mqtt.QUIC:
+		require.NotNil(r, link.TLS())
+		require.Equal(r, "mqtt", link.TLS().NegotiatedProtocol)
+		require.Equal(r, "udp", link.RemoteAddr().Network())
+	}
+	return newPeer(r, link, s)
+}
