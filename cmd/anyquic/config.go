@@ -1,0 +1,281 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/pflag"
+
+	"github.com/anyquic/anyquic/mqtt/broker"
+	"github.com/anyquic/anyquic/mqtt/session"
+)
+
+// A serveConfig is everything `anyquic serve` can be told, by flags or by a
+// YAML file. The zero value of an address means the default port on Host;
+// "off" means no such listener.
+type serveConfig struct {
+	Engine      string            `yaml:"engine"`
+	Host        string            `yaml:"host"`
+	Certificate certificateConfig `yaml:"certificate"`
+	Listen      listenConfig      `yaml:"listen"`
+	Limits      limitsConfig      `yaml:"limits"`
+	Timeouts    timeoutsConfig    `yaml:"timeouts"`
+	Log         logConfig         `yaml:"log"`
+}
+
+type certificateConfig struct {
+	Cert string `yaml:"cert"` // PEM, with the chain
+	Key  string `yaml:"key"`  // PEM
+}
+
+type listenConfig struct {
+	TCP     string `yaml:"tcp"`
+	TLS     string `yaml:"tls"`
+	WS      string `yaml:"ws"`  // WebSocket without TLS
+	WSS     string `yaml:"wss"` // WebSocket on HTTPS
+	WSPath  string `yaml:"ws-path"`
+	QUIC    string `yaml:"quic"`
+	Metrics string `yaml:"metrics"`
+}
+
+type limitsConfig struct {
+	MaxConnections    int    `yaml:"max-connections"`
+	QueueBytes        int    `yaml:"queue-bytes"`
+	MaximumPacketSize uint32 `yaml:"maximum-packet-size"`
+	ReceiveMaximum    uint16 `yaml:"receive-maximum"`
+	MaxInflight       uint16 `yaml:"max-inflight"`
+	TopicAliasMaximum uint16 `yaml:"topic-alias-maximum"`
+	MaxSubscriptions  int    `yaml:"max-subscriptions"`
+	MaxSessions       int    `yaml:"max-sessions"`
+	RetainedMessages  int    `yaml:"retained-messages"`
+	RetainedBytes     int64  `yaml:"retained-bytes"`
+}
+
+type timeoutsConfig struct {
+	Connect       time.Duration `yaml:"connect"`
+	Stall         time.Duration `yaml:"stall"`
+	Hold          time.Duration `yaml:"hold"`
+	Drain         time.Duration `yaml:"drain"`
+	SessionExpiry time.Duration `yaml:"session-expiry"`
+	KeepAlive     time.Duration `yaml:"keep-alive"`
+}
+
+type logConfig struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
+}
+
+const off = "off"
+
+// defaults returns the configuration of `anyquic serve` with no flag.
+func defaults() serveConfig {
+	b := broker.DefaultConfig()
+	l := b.Limits
+	return serveConfig{
+		Host:   "127.0.0.1",
+		Listen: listenConfig{WS: off, WSPath: "/mqtt", Metrics: "127.0.0.1:9090"},
+		Limits: limitsConfig{
+			MaxConnections:    b.MaxConns,
+			QueueBytes:        l.QueueBytes,
+			MaximumPacketSize: l.MaximumPacketSize,
+			ReceiveMaximum:    l.ReceiveMaximum,
+			MaxInflight:       l.MaxInflight,
+			TopicAliasMaximum: l.TopicAliasMaximum,
+			MaxSubscriptions:  l.MaxSubscriptions,
+			MaxSessions:       b.MaxSessions,
+			RetainedMessages:  b.MaxRetained,
+			RetainedBytes:     b.MaxRetainedBytes,
+		},
+		Timeouts: timeoutsConfig{
+			Connect:       b.ConnectTimeout,
+			Stall:         b.StallTimeout,
+			Hold:          b.HoldTimeout,
+			Drain:         10 * time.Second,
+			SessionExpiry: l.SessionExpiryMax,
+		},
+		Log: logConfig{Level: "info", Format: "text"},
+	}
+}
+
+// bind declares a flag for every setting, with the values in c as defaults.
+func (c *serveConfig) bind(fs *pflag.FlagSet) {
+	fs.StringVar(&c.Host, "host", c.Host, "address of listeners that name none; 0.0.0.0 or :: opens them to the network")
+	fs.StringVar(&c.Listen.TCP, "tcp", c.Listen.TCP, `MQTT on TCP, HOST:PORT or "off" (default HOST:1883)`)
+	fs.StringVar(&c.Listen.TLS, "tls", c.Listen.TLS, `MQTT on TLS, HOST:PORT or "off" (default HOST:8883)`)
+	fs.StringVar(&c.Listen.WS, "ws", c.Listen.WS, `MQTT on WebSocket without TLS, HOST:PORT or "off"`)
+	fs.StringVar(&c.Listen.WSS, "wss", c.Listen.WSS, `MQTT on WebSocket over HTTPS, HOST:PORT or "off" (default HOST:8443)`)
+	fs.StringVar(&c.Listen.WSPath, "ws-path", c.Listen.WSPath, "path of the WebSocket endpoint")
+	fs.StringVar(&c.Listen.QUIC, "quic", c.Listen.QUIC, `MQTT on QUIC, HOST:PORT or "off" (default HOST:14567, UDP)`)
+	fs.StringVar(&c.Listen.Metrics, "metrics", c.Listen.Metrics, `Prometheus /metrics and /healthz, HOST:PORT or "off"`)
+	fs.StringVar(&c.Certificate.Cert, "cert", c.Certificate.Cert, "PEM file with the certificate chain (default: a self-signed one, made at start)")
+	fs.StringVar(&c.Certificate.Key, "key", c.Certificate.Key, "PEM file with the certificate's private key")
+	fs.IntVar(&c.Limits.MaxConnections, "max-connections", c.Limits.MaxConnections, "clients at once, 0 for no limit")
+	fs.IntVar(&c.Limits.QueueBytes, "queue-bytes", c.Limits.QueueBytes, "bytes that may wait for one client")
+	fs.Uint32Var(&c.Limits.MaximumPacketSize, "maximum-packet-size", c.Limits.MaximumPacketSize, "bytes of the largest packet a client may send")
+	fs.Uint16Var(&c.Limits.ReceiveMaximum, "receive-maximum", c.Limits.ReceiveMaximum, "QoS 1 and 2 messages a client may have in flight to the broker")
+	fs.Uint16Var(&c.Limits.MaxInflight, "max-inflight", c.Limits.MaxInflight, "QoS 1 and 2 messages in flight to a client, at most")
+	fs.Uint16Var(&c.Limits.TopicAliasMaximum, "topic-alias-maximum", c.Limits.TopicAliasMaximum, "topic aliases a client may use")
+	fs.IntVar(&c.Limits.MaxSubscriptions, "max-subscriptions", c.Limits.MaxSubscriptions, "subscriptions of one client")
+	fs.IntVar(&c.Limits.MaxSessions, "max-sessions", c.Limits.MaxSessions, "sessions with and without a connection, 0 for no limit")
+	fs.IntVar(&c.Limits.RetainedMessages, "retained-messages", c.Limits.RetainedMessages, "retained messages, -1 for no limit")
+	fs.Int64Var(&c.Limits.RetainedBytes, "retained-bytes", c.Limits.RetainedBytes, "bytes of all retained messages, -1 for no limit")
+	fs.DurationVar(&c.Timeouts.Connect, "connect-timeout", c.Timeouts.Connect, "from a connection to its CONNECT packet")
+	fs.DurationVar(&c.Timeouts.Stall, "stall-timeout", c.Timeouts.Stall, "without progress, after which publishers do not wait for a subscriber")
+	fs.DurationVar(&c.Timeouts.Hold, "hold-timeout", c.Timeouts.Hold, "longest wait of a publisher for slow subscribers")
+	fs.DurationVar(&c.Timeouts.Drain, "drain-timeout", c.Timeouts.Drain, "for clients to take their DISCONNECT at shutdown")
+	fs.DurationVar(&c.Timeouts.SessionExpiry, "session-expiry", c.Timeouts.SessionExpiry, "longest life of a session without a connection")
+	fs.DurationVar(&c.Timeouts.KeepAlive, "keep-alive", c.Timeouts.KeepAlive, "longest keep-alive granted, 0 for as the client asks")
+	fs.StringVar(&c.Log.Level, "log-level", c.Log.Level, "debug, info, warn or error")
+	fs.StringVar(&c.Log.Format, "log-format", c.Log.Format, "text or json")
+}
+
+// load returns the effective configuration: defaults, then the file (if any),
+// then the flags that were set on the command line.
+func load(file string, flags *pflag.FlagSet) (serveConfig, error) {
+	cfg := defaults()
+	if file != "" {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return cfg, fmt.Errorf("--config: %w", err)
+		}
+		dec := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict()) // an unknown key is an error
+		if err := dec.Decode(&cfg); err != nil && !errors.Is(err, io.EOF) {
+			return cfg, fmt.Errorf("%s: %s", file, yaml.FormatError(err, false, true))
+		}
+	}
+	effective := pflag.NewFlagSet("effective", pflag.ContinueOnError)
+	cfg.bind(effective)
+	effective.StringVar(&cfg.Engine, "engine", cfg.Engine, "")
+	var err error
+	flags.Visit(func(f *pflag.Flag) {
+		if effective.Lookup(f.Name) != nil && err == nil {
+			err = effective.Set(f.Name, f.Value.String())
+		}
+	})
+	if err != nil {
+		return cfg, err
+	}
+	return cfg, cfg.resolve()
+}
+
+// resolve fills in the addresses that were left out and checks the rest, so
+// that what --check prints is what would be used.
+func (c *serveConfig) resolve() error {
+	if c.Host == "" {
+		return errors.New("host is empty: use 127.0.0.1, or 0.0.0.0 to open the listeners to the network")
+	}
+	any := false
+	for _, l := range []struct {
+		flag string
+		addr *string
+		port int
+	}{
+		{"tcp", &c.Listen.TCP, 1883},
+		{"tls", &c.Listen.TLS, 8883},
+		{"ws", &c.Listen.WS, 8083},
+		{"wss", &c.Listen.WSS, 8443},
+		{"quic", &c.Listen.QUIC, 14567},
+	} {
+		if *l.addr == "" {
+			*l.addr = net.JoinHostPort(c.Host, strconv.Itoa(l.port))
+		}
+		if *l.addr == off {
+			continue
+		}
+		any = true
+		if err := checkAddr(l.flag, *l.addr); err != nil {
+			return err
+		}
+	}
+	if !any {
+		return errors.New(`every listener is "off": leave at least one of --tcp, --tls, --ws, --wss, --quic on`)
+	}
+	if c.Listen.Metrics != off {
+		if err := checkAddr("metrics", c.Listen.Metrics); err != nil {
+			return err
+		}
+	}
+	if len(c.Listen.WSPath) == 0 || c.Listen.WSPath[0] != '/' {
+		return fmt.Errorf("--ws-path %q does not start with /", c.Listen.WSPath)
+	}
+	if (c.Certificate.Cert == "") != (c.Certificate.Key == "") {
+		return errors.New("--cert and --key go together: one of them is missing")
+	}
+	for _, l := range []struct {
+		flag  string
+		value int64
+	}{
+		{"queue-bytes", int64(c.Limits.QueueBytes)},
+		{"maximum-packet-size", int64(c.Limits.MaximumPacketSize)},
+		{"receive-maximum", int64(c.Limits.ReceiveMaximum)},
+		{"max-inflight", int64(c.Limits.MaxInflight)},
+		{"max-subscriptions", int64(c.Limits.MaxSubscriptions)},
+		{"connect-timeout", int64(c.Timeouts.Connect)},
+		{"stall-timeout", int64(c.Timeouts.Stall)},
+		{"hold-timeout", int64(c.Timeouts.Hold)},
+		{"drain-timeout", int64(c.Timeouts.Drain)},
+		{"session-expiry", int64(c.Timeouts.SessionExpiry)},
+	} {
+		if l.value <= 0 {
+			return fmt.Errorf("--%s must be more than 0", l.flag)
+		}
+	}
+	if c.Limits.MaxConnections < 0 || c.Limits.MaxSessions < 0 {
+		return errors.New("--max-connections and --max-sessions must be 0 (no limit) or more")
+	}
+	if c.Limits.RetainedMessages == 0 || c.Limits.RetainedBytes == 0 {
+		return errors.New("--retained-messages and --retained-bytes must be more than 0, or -1 for no limit")
+	}
+	if k := c.Timeouts.KeepAlive; k < 0 || k > 65535*time.Second || k%time.Second != 0 {
+		return fmt.Errorf("--keep-alive %v: must be whole seconds, up to 65535", k)
+	}
+	_, err := c.Log.level()
+	if err != nil {
+		return err
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		return fmt.Errorf(`--log-format %q: use "text" or "json"`, c.Log.Format)
+	}
+	return nil
+}
+
+func checkAddr(flag, addr string) error {
+	_, port, err := net.SplitHostPort(addr) // port 0: the kernel chooses
+	if err != nil {
+		return fmt.Errorf("--%s %q: not HOST:PORT (%w)", flag, addr, err)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("--%s %q: port %q is not a number from 0 to 65535", flag, addr, port)
+	}
+	return nil
+}
+
+// brokerConfig returns what the broker needs of c.
+func (c *serveConfig) brokerConfig() *broker.Config {
+	return &broker.Config{
+		MaxConns:         c.Limits.MaxConnections,
+		MaxSessions:      c.Limits.MaxSessions,
+		MaxRetained:      c.Limits.RetainedMessages,
+		MaxRetainedBytes: c.Limits.RetainedBytes,
+		ConnectTimeout:   c.Timeouts.Connect,
+		StallTimeout:     c.Timeouts.Stall,
+		HoldTimeout:      c.Timeouts.Hold,
+		Limits: session.Limits{
+			QueueBytes:        c.Limits.QueueBytes,
+			ReceiveMaximum:    c.Limits.ReceiveMaximum,
+			MaximumPacketSize: c.Limits.MaximumPacketSize,
+			TopicAliasMaximum: c.Limits.TopicAliasMaximum,
+			MaxInflight:       c.Limits.MaxInflight,
+			MaxSubscriptions:  c.Limits.MaxSubscriptions,
+			SessionExpiryMax:  c.Timeouts.SessionExpiry,
+			KeepAliveMax:      uint16(c.Timeouts.KeepAlive / time.Second),
+		},
+	}
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/anyquic/anyquic/transport/engine"
+)
+
+// anyquic runs the program and returns its exit status and what it printed.
+func anyquic(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	return anyquicWithInput(t, "", args...)
+}
+
+func anyquicWithInput(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var out bytes.Buffer
+	var errs buffer // the servers of a benchmark write to it too
+	code = run(ctx, args, strings.NewReader(stdin), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// A buffer is a bytes.Buffer for several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// A served is a running `anyquic serve`.
+type served struct {
+	listening
+	stderr buffer
+	stop   context.CancelFunc
+	code   chan int
+}
+
+func (s *served) url(name string) string {
+	for _, l := range s.Listeners {
+		if l.Name == name {
+			return l.URL
+		}
+	}
+	return ""
+}
+
+func (s *served) addr(name string) string {
+	for _, l := range s.Listeners {
+		if l.Name == name {
+			return l.Addr
+		}
+	}
+	return ""
+}
+
+func startServe(t *testing.T, args ...string) *served {
+	t.Helper()
+	s := &served{code: make(chan int, 1)}
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	any := "127.0.0.1:0"
+	args = append([]string{"serve", "--json", "--tcp", any, "--tls", any, "--ws", any, "--wss", any, "--quic", any, "--metrics", any}, args...)
+	r, w := io.Pipe()
+	go func() { // ends with stop
+		s.code <- run(ctx, args, strings.NewReader(""), w, &s.stderr)
+		w.Close()
+	}()
+	ended := sync.OnceFunc(func() {
+		stop()
+		assert.Zero(t, <-s.code, "exit status: %s", &s.stderr)
+	})
+	t.Cleanup(ended)
+	s.stop = ended
+	line, err := bufio.NewReader(r).ReadBytes('\n')
+	require.NoError(t, err, s.stderr.String())
+	require.NoError(t, json.Unmarshal(line, &s.listening))
+	require.Equal(t, engine.Default().Name(), s.Engine)
+	return s
+}
+
+func TestEveryCarrierDeliversWhatIsPublished(t *testing.T) {
+	s := startServe(t)
+	for _, carrier := range []string{"tcp", "tls", "ws", "wss", "quic"} {
+		t.Run(carrier, func(t *testing.T) {
+			code, _, stderr := anyquic(t, "mqtt", "pub", s.url(carrier), "--insecure", "-t", "t/"+carrier, "-m", "kept", "-q", "1", "-r")
+			require.Zero(t, code, stderr)
+			code, stdout, stderr := anyquic(t, "mqtt", "sub", s.url(carrier), "--insecure", "-t", "t/"+carrier, "-C", "1", "-v", "-W", "20s")
+			require.Zero(t, code, stderr)
+			require.Equal(t, "t/"+carrier+" kept\n", stdout)
+		})
+	}
+}
+
+func TestSubPrintsJSON(t *testing.T) {
+	s := startServe(t)
+	for payload, want := range map[string]message{
+		"text":     {Topic: "j", Retain: true, Payload: "text"},
+		"\xff\x00": {Topic: "j", Retain: true, Base64: []byte("\xff\x00")},
+	} {
+		code, _, stderr := anyquicWithInput(t, payload, "mqtt", "pub", s.url("tcp"), "-t", "j", "-s", "-q", "2", "-r")
+		require.Zero(t, code, stderr)
+		code, stdout, stderr := anyquic(t, "mqtt", "sub", s.url("tcp"), "-t", "j", "-C", "1", "--json", "-W", "20s")
+		require.Zero(t, code, stderr)
+		var got message
+		require.NoError(t, json.Unmarshal([]byte(stdout), &got), stdout)
+		require.False(t, got.Time.IsZero())
+		got.Time = time.Time{}
+		require.Equal(t, want, got)
+	}
+}
+
+func TestMetricsCountAndHealthAnswers(t *testing.T) {
+	s := startServe(t)
+	code, _, stderr := anyquic(t, "mqtt", "pub", s.url("quic"), "--insecure", "-t", "m", "-m", "x", "-q", "1")
+	require.Zero(t, code, stderr)
+	get := func(path string) (int, string) {
+		resp, err := http.Get("http://" + s.addr("metrics") + path)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return resp.StatusCode, string(b)
+	}
+	status, body := get("/healthz")
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, "ok\n", body)
+	_, body = get("/metrics")
+	for _, line := range []string{
+		`anyquic_mqtt_connections_total{carrier="quic"} 1`,
+		`anyquic_mqtt_messages_received_total{qos="1"} 1`,
+		`anyquic_quic_handshakes_total 1`,
+		`anyquic_build_info{engine="purego",`,
+	} {
+		require.Contains(t, body, line)
+	}
+}
+
+func TestServerThatEndsTellsItsClients(t *testing.T) {
+	s := startServe(t)
+	var out, errs buffer
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	code := make(chan int, 1)
+	go func() { // ends with cancel
+		code <- run(ctx, []string{"mqtt", "sub", s.url("quic"), "--insecure", "-t", "#", "-v"}, strings.NewReader(""), &out, &errs)
+	}()
+	require.Eventually(t, func() bool {
+		code, _, _ := anyquic(t, "mqtt", "pub", s.url("tcp"), "-t", "there", "-m", "?")
+		return code == 0 && strings.Contains(out.String(), "there ?\n")
+	}, 20*time.Second, 10*time.Millisecond)
+	s.stop()
+	require.Eventually(t, func() bool { return strings.Contains(errs.String(), "0x8b") }, 20*time.Second, 10*time.Millisecond)
+	cancel()
+	require.Zero(t, <-code)
+}
+
+func TestEnginesAndVersionSayWhatIsInside(t *testing.T) {
+	code, stdout, _ := anyquic(t, "engines", "--json")
+	require.Zero(t, code)
+	var infos []engineInfo
+	require.NoError(t, json.Unmarshal([]byte(stdout), &infos))
+	require.Len(t, infos, len(engine.All()))
+	require.True(t, infos[0].Default)
+	for _, info := range infos {
+		require.NotEmpty(t, info.Features.Versions)
+		require.NotEmpty(t, info.Features.CongestionControl)
+	}
+	code, stdout, _ = anyquic(t, "engines")
+	require.Zero(t, code)
+	require.Contains(t, stdout, "active migration")
+
+	code, stdout, _ = anyquic(t, "version", "--json")
+	require.Zero(t, code)
+	var v versionInfo
+	require.NoError(t, json.Unmarshal([]byte(stdout), &v))
+	require.Equal(t, engine.Default().Name(), v.Engine)
+	code, stdout, _ = anyquic(t, "version")
+	require.Zero(t, code)
+	require.Contains(t, stdout, "quic-go v")
+}

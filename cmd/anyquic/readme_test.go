@@ -1,0 +1,130 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/anyquic/anyquic/internal/selfcert"
+	"github.com/anyquic/anyquic/transport/engine"
+)
+
+var update = flag.Bool("update", false, "write the generated parts of README.md")
+
+const root = "../.."
+
+// TestREADMEIsWhatTheCodeSays compares the parts of the README between markers
+// with the files and the engines they come from.
+func TestREADMEIsWhatTheCodeSays(t *testing.T) {
+	file := filepath.Join(root, "README.md")
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	have := string(b)
+	n := 0
+	want := regexp.MustCompile(`(?s)<!-- begin: ([^ ]+) -->\n.*?<!-- end -->`).ReplaceAllStringFunc(have, func(part string) string {
+		n++
+		source := strings.Fields(part)[2]
+		return fmt.Sprintf("<!-- begin: %s -->\n%s<!-- end -->", source, generated(t, source))
+	})
+	require.Equal(t, 3, n, "parts between markers")
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(want), 0o644))
+		return
+	}
+	require.Equal(t, want, have, "make readme writes it")
+}
+
+func generated(t *testing.T, source string) string {
+	t.Helper()
+	if source == "engines" {
+		var infos []engineInfo
+		for i, e := range engine.All() {
+			infos = append(infos, engineInfo{e.Name(), i == 0, e.Features()})
+		}
+		var b strings.Builder
+		for i, row := range featureTable(infos) {
+			fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+			if i == 0 {
+				fmt.Fprintf(&b, "%s|\n", strings.Repeat("|---", len(row)))
+			}
+		}
+		return b.String()
+	}
+	code, err := os.ReadFile(filepath.Join(root, source))
+	require.NoError(t, err)
+	_, body, ok := strings.Cut(string(code), "\nfunc main() {")
+	require.True(t, ok)
+	return "```go\nfunc main() {" + body + "```\n\nThe whole file, with its imports: [" + source + "](" + source + ").\n"
+}
+
+// TestREADMEProgramsRun runs the two programs of the README against each other.
+func TestREADMEProgramsRun(t *testing.T) {
+	dir := t.TempDir()
+	cert, err := selfcert.New(time.Now())
+	require.NoError(t, err)
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	require.NoError(t, err)
+	for name, block := range map[string]*pem.Block{
+		"cert.pem": {Type: "CERTIFICATE", Bytes: cert.Certificate[0]},
+		"key.pem":  {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600))
+	}
+	port := freeUDPPort(t)
+	for _, name := range []string{"broker", "client"} {
+		// The README's port may be taken on this machine, by the README's own broker.
+		code, err := os.ReadFile(filepath.Join(root, "examples", name, "main.go"))
+		require.NoError(t, err)
+		require.Contains(t, string(code), "localhost:14567")
+		moved := strings.ReplaceAll(string(code), "localhost:14567", "localhost:"+port)
+		overlay := filepath.Join(dir, name+".go")
+		require.NoError(t, os.WriteFile(overlay, []byte(moved), 0o600))
+		original, err := filepath.Abs(filepath.Join(root, "examples", name, "main.go"))
+		require.NoError(t, err)
+		list := filepath.Join(dir, name+".json")
+		require.NoError(t, os.WriteFile(list, fmt.Appendf(nil, `{"Replace":{%q:%q}}`, original, overlay), 0o600))
+		build := exec.Command("go", "build", "-overlay", list, "-o", filepath.Join(dir, name), "./examples/"+name)
+		build.Dir = root
+		out, err := build.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+
+	broker := exec.Command(filepath.Join(dir, "broker"))
+	broker.Dir = dir
+	var log buffer
+	broker.Stderr = &log
+	require.NoError(t, broker.Start())
+	defer func() {
+		broker.Process.Kill()
+		broker.Wait()
+	}()
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "serving") }, 20*time.Second, time.Millisecond)
+
+	client := exec.Command(filepath.Join(dir, "client"))
+	client.Dir = dir
+	out, err := client.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, "greetings/world: hello over quic\n", string(out))
+}
+
+// freeUDPPort returns a port that nobody used a moment ago.
+func freeUDPPort(t *testing.T) string {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", "localhost:0")
+	require.NoError(t, err)
+	defer pc.Close()
+	_, port, err := net.SplitHostPort(pc.LocalAddr().String())
+	require.NoError(t, err)
+	return port
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/anyquic/anyquic/internal/selfcert"
+	"github.com/anyquic/anyquic/mqtt/broker"
+	"github.com/anyquic/anyquic/transport"
+	"github.com/anyquic/anyquic/transport/engine"
+)
+
+func newServe() *cobra.Command {
+	var file string
+	var check, asJSON bool
+	bound := defaults()
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run an MQTT broker on TCP, TLS, WebSocket and QUIC",
+		Long: `Run an MQTT 3.1, 3.1.1 and 5 broker on TCP, TLS, WebSocket and QUIC.
+
+Without flags it listens on loopback only, with a self-signed certificate made
+at start, and keeps its state in memory. Every setting is a flag and a key of the
+YAML file that --config names; a flag wins over the file. SIGTERM and SIGINT drain:
+clients are told (DISCONNECT 0x8B) and have --drain-timeout to go; a second
+signal ends the program at once.`,
+		Example: `  anyquic serve
+  anyquic serve --host 0.0.0.0 --cert fullchain.pem --key key.pem
+  anyquic serve --tcp off --wss off --quic :14567
+  anyquic serve --config broker.yaml --check`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load(file, cmd.Flags())
+			if err != nil {
+				return err
+			}
+			quic, err := engine.Lookup(cfg.Engine)
+			if err != nil {
+				return err
+			}
+			cfg.Engine = quic.Name()
+			cert, selfSigned, err := cfg.Certificate.certificate(time.Now(), cfg.hosts()...)
+			if err != nil {
+				return err
+			}
+			if check {
+				return yaml.NewEncoder(cmd.OutOrStdout()).Encode(cfg)
+			}
+			announce := printListeners
+			if asJSON {
+				announce = printListenersJSON
+			}
+			return serve(cmd.Context(), &cfg, quic, cert, cmd.ErrOrStderr(), func(open []*listener) error {
+				return announce(cmd.OutOrStdout(), quic, open, cert, selfSigned)
+			})
+		},
+	}
+	cmd.Flags().SortFlags = false
+	bound.bind(cmd.Flags())
+	cmd.Flags().StringVar(&file, "config", "", "YAML file with settings; see --check for its keys")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the listeners as one JSON object when they are open")
+	cmd.Flags().BoolVar(&check, "check", false, "print the effective configuration as YAML and exit")
+	return cmd
+}
+
+// hosts returns the hosts of the listeners, for the certificate.
+func (c *serveConfig) hosts() []string {
+	var hosts []string
+	for _, addr := range []string{c.Listen.TLS, c.Listen.WSS, c.Listen.QUIC} {
+		if host, _, err := net.SplitHostPort(addr); err == nil && host != "" {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+// serve runs the broker until ctx is done, then drains it. It calls announce
+// when the listeners are open.
+func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert tls.Certificate, stderr io.Writer, announce func([]*listener) error) error {
+	log := cfg.Log.logger(stderr)
+	bc := cfg.brokerConfig()
+	bc.Logger = log
+	b, err := broker.New(bc)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+
+	var draining atomic.Bool
+	open, err := listeners(cfg, b, quic, cert, &draining, log)
+	if err != nil {
+		return err
+	}
+	if err := announce(open); err != nil {
+		log.Warn("could not print the listeners", "error", err) // the broker works without
+	}
+	for _, l := range open {
+		if l.url != "" && !loopback(l.addr) {
+			log.Warn("anyone who can reach this address may connect, publish and subscribe: no users are configured", "listener", l.name, "addr", l.addr.String())
+		}
+	}
+
+	g, failed := errgroup.WithContext(context.WithoutCancel(ctx))
+	for _, l := range open {
+		g.Go(func() error {
+			if err := ignoreClosed(l.serve()); err != nil {
+				return fmt.Errorf("%s listener: %w", l.name, err)
+			}
+			return nil
+		})
+	}
+	select {
+	case <-ctx.Done():
+	case <-failed.Done(): // one listener broke: end, so that a supervisor restarts all
+	}
+	draining.Store(true) // /healthz says so, until the metrics listener is closed as the last
+	log.Info("draining", "timeout", cfg.Timeouts.Drain)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Drain)
+	defer cancel()
+	err = b.Shutdown(drain)
+	for _, l := range open {
+		err = errors.Join(err, ignoreClosed(l.close()))
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("drain: %w", err)
+	}
+	log.Info("stopped")
+	return nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func printListeners(w io.Writer, quic transport.Transport, open []*listener, cert tls.Certificate, selfSigned bool) error {
+	fmt.Fprintf(w, "anyquic %s, QUIC engine %s%s\n\n", buildVersion().Version, quic.Name(), libraries(quic.Features().Versions))
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, l := range open {
+		if l.url == "" {
+			fmt.Fprintf(tw, "  %s\t%s\tcurl http://%s/metrics\n", l.name, l.addr, dialable(l.addr))
+			continue
+		}
+		insecure := ""
+		if selfSigned && l.name != "tcp" && l.name != "ws" {
+			insecure = " --insecure"
+		}
+		fmt.Fprintf(tw, "  %s\t%s\tanyquic mqtt sub %s%s -t '#' -v\n", l.name, l.addr, l.url, insecure)
+	}
+	tw.Flush()
+	kind := "certificate"
+	if selfSigned {
+		kind = "self-signed certificate"
+	}
+	fmt.Fprintf(w, "\n%s, SHA-256 %s, valid until %s\n", kind, selfcert.Fingerprint(cert.Certificate[0]), cert.Leaf.NotAfter.Format(time.DateOnly))
+	_, err := fmt.Fprintln(w, "Stop with Ctrl-C.")
+	return err
+}
+
+// listening is what `anyquic serve --json` prints, on one line.
+type listening struct {
+	PID               int              `json:"pid"`
+	Engine            string           `json:"engine"`
+	Listeners         []listenerOnJSON `json:"listeners"`
+	CertificateSHA256 string           `json:"certificate_sha256"`
+	SelfSigned        bool             `json:"self_signed"`
+}
+
+type listenerOnJSON struct {
+	Name string `json:"name"`
+	Addr string `json:"addr"`
+	URL  string `json:"url,omitempty"`
+}
+
+func printListenersJSON(w io.Writer, quic transport.Transport, open []*listener, cert tls.Certificate, selfSigned bool) error {
+	l := listening{
+		PID:               os.Getpid(),
+		Engine:            quic.Name(),
+		CertificateSHA256: selfcert.Fingerprint(cert.Certificate[0]),
+		SelfSigned:        selfSigned,
+	}
+	for _, o := range open {
+		l.Listeners = append(l.Listeners, listenerOnJSON{o.name, o.addr.String(), o.url})
+	}
+	return json.NewEncoder(w).Encode(l)
+}
