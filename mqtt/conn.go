@@ -92,7 +92,7 @@ func (l *connLink) Context() context.Context       { return l.ctx }
 // would first try to send an alert to a peer that may not be reading.
 func (l *connLink) CloseWithCode(LinkCode) error {
 	if l.ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // it was closed before
 	}
 	l.end()
 	if c, ok := l.conn.(*tls.Conn); ok {
@@ -104,7 +104,7 @@ func (l *connLink) CloseWithCode(LinkCode) error {
 // failed ends the Link if err says that the connection is gone. Half of it
 // may live on after the peer's FIN, all of it after a deadline.
 func (l *connLink) failed(err error) {
-	if err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		l.end()
 	}
 }

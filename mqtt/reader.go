@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"errors"
 	"io"
 	"sync"
 
@@ -76,7 +77,7 @@ func (r *Reader) Next() (packet.Header, []byte, error) {
 		if n > 0 {
 			continue // an error comes again with the next read
 		}
-		if err == io.EOF && r.pos < r.end {
+		if errors.Is(err, io.EOF) && r.pos < r.end {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {

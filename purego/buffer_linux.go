@@ -20,7 +20,7 @@ func growBuffer(c quic.OOBCapablePacketConn, n, opt, force int) {
 	if err != nil {
 		return
 	}
-	raw.Control(func(fd uintptr) {
+	_ = raw.Control(func(fd uintptr) {
 		if size, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, opt); err == nil && size >= n {
 			return
 		}

@@ -81,7 +81,7 @@ func (c *conn) ended() { c.finish(context.Cause(c.qc.Context())) }
 // one already. It returns c's reason.
 func (c *conn) finish(err error) error {
 	reason := endReason(err, c.complete())
-	if app, ok := reason.(*transport.ApplicationError); ok && c.timed.Load() && !app.Remote && app.Reason == timeoutReason {
+	if app, ok := errors.AsType[*transport.ApplicationError](reason); ok && c.timed.Load() && !app.Remote && app.Reason == timeoutReason {
 		reason = transport.ErrHandshakeTimeout
 	}
 	c.cancel(reason) // the first one counts
@@ -198,8 +198,8 @@ func (c *conn) nextConnection() {
 		return
 	}
 	c.streams.Store(new(streamCount))
-	// It does not fail: the handshake is complete.
-	c.qc.NextConnection(context.Background())
+	// It fails only before the handshake is complete.
+	_, _ = c.qc.NextConnection(context.Background())
 	if !c.datagramsUsable() {
 		c.datagrams.Store(nil) // the session promised them
 	}

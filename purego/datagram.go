@@ -153,7 +153,7 @@ func (d *datagrams) receive() {
 	for {
 		p, err := d.c.qc.ReceiveDatagram(context.Background())
 		if err != nil {
-			d.c.err(err)
+			_ = d.c.err(err) // ends the conn
 			return
 		}
 		d.mu.Lock()

@@ -146,7 +146,7 @@ func (e *endpoint) Dial(ctx context.Context, addr net.Addr, cfg *transport.Confi
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case err == transport.ErrHandshakeTimeout:
+		case errors.Is(err, transport.ErrHandshakeTimeout):
 			return nil, err
 		}
 		return nil, dialError(err)

@@ -58,7 +58,7 @@ func protocolError(e *quic.TransportError) *transport.ProtocolError {
 	p := &transport.ProtocolError{Code: uint64(e.ErrorCode), Frame: e.FrameType, Reason: e.ErrorMessage, Remote: e.Remote}
 	for _, err := range e.Unwrap() {
 		// What crypto/tls said: in the chain is the error of package x509.
-		if err != nil && err != net.ErrClosed {
+		if err != nil && !errors.Is(err, net.ErrClosed) {
 			p.Err = err
 			if p.Reason == "" {
 				p.Reason = err.Error()

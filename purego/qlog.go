@@ -40,7 +40,7 @@ type qlogFile struct {
 }
 
 func (f *qlogFile) Write(p []byte) (int, error) {
-	f.buf.Write(p) // a bufio.Writer does nothing after an error
+	_, _ = f.buf.Write(p) // a bufio.Writer does nothing after an error
 	return len(p), nil
 }
 

@@ -58,7 +58,7 @@ func (s *receiveStream) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		s.end()
 		if n > 0 {
 			return n, nil // the next Read returns io.EOF

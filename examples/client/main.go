@@ -37,7 +37,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Disconnect(ctx)
+	defer c.Close()
 
 	if _, err := c.Subscribe(ctx, nil, packet.Subscription{Filter: "greetings/#", QoS: 1}); err != nil {
 		log.Fatal(err)
@@ -46,4 +46,7 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Println(<-got, "over", c.Carrier())
+	if err := c.Disconnect(ctx); err != nil {
+		log.Fatal(err)
+	}
 }

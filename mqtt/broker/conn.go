@@ -308,7 +308,7 @@ func (in *inlet) failed(err error) {
 	if !cn.closing {
 		cn.code, cn.abnormal = packet.UnspecifiedError, true
 		cn.reason = "connection lost: " + err.Error()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			cn.reason = "connection closed without DISCONNECT"
 		}
 	}

@@ -102,7 +102,7 @@ func (cn *conn) refuseError(err error) {
 		cn.refused("", packet.UnspecifiedError, "no CONNECT in time")
 		return
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		cn.b.count.refused.Add(1) // a probe; nothing was said
 		return
 	}
@@ -135,11 +135,9 @@ func (cn *conn) refuse(v packet.Version, ack *packet.Connack, id, reason string)
 	f := flow{bytes: uint64(len(out))}
 	f.packets[packet.CONNACK]++
 	f.tell(&cn.b.count.out)
-	if cn.link.Carrier() != mqtt.QUIC {
-		cn.out.stream.CloseWrite()
-	}
+	cn.out.stream.CloseWrite()
 	cn.in.reader.Release()
-	io.Copy(io.Discard, cn.out.stream)
+	_, _ = io.Copy(io.Discard, cn.out.stream) // until the peer closes or the linger is over
 }
 
 // attach finds or makes the client and gives it this connection.

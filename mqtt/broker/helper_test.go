@@ -184,8 +184,6 @@ func resume(p *packet.Connect) { p.CleanStart = false }
 
 func v311(p *packet.Connect) { p.Version = packet.V311 }
 
-func v31(p *packet.Connect) { p.Version = packet.V31 }
-
 func will(topic, payload string, delay uint32) func(*packet.Connect) {
 	return func(p *packet.Connect) {
 		p.Will = &packet.Will{Topic: topic, Payload: []byte(payload)}

@@ -44,7 +44,7 @@ const keptOverhead = 256
 
 // put keeps m in place of what its topic had, or removes that if m has no
 // payload [MQTT-3.3.1-6]. It reports false if there is no room for m.
-func (r *retainedStore) put(b *Broker, now time.Time, m *session.Message) bool {
+func (r *retainedStore) put(b *Broker, m *session.Message) bool {
 	name := m.Publish.Topic
 	r.mu.Lock()
 	defer r.mu.Unlock()

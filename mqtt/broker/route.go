@@ -118,7 +118,7 @@ const (
 // route gives m to everyone who subscribed to it and to the retained store, and
 // returns the reason code for its acknowledgement.
 func (b *Broker) route(src *source, m *session.Message) packet.ReasonCode {
-	if m.Publish.Retain && !b.retained.put(b, src.now, m) {
+	if m.Publish.Retain && !b.retained.put(b, m) {
 		b.count.dropRetained.Add(1)
 		return packet.QuotaExceeded
 	}

@@ -55,7 +55,7 @@ func (b *Broker) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		ws:   ws,
 		raw:  hijacker.conn,
 	}
-	b.ServeLink(context.Background(), &wsLink{Link: mqtt.NewConnLink(conn, carrier), tls: r.TLS})
+	_ = b.ServeLink(context.Background(), &wsLink{Link: mqtt.NewConnLink(conn, carrier), tls: r.TLS})
 	conn.closing.Wait()
 }
 

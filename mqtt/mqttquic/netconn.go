@@ -53,7 +53,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, c.errClosed("read")
 	}
 	n, err := c.stream.Read(p)
-	if err != nil && err != io.EOF && c.isClosed() {
+	if err != nil && !errors.Is(err, io.EOF) && c.isClosed() {
 		err = c.errClosed("read")
 	}
 	return n, err

@@ -25,11 +25,11 @@ func (r *run) watcher() *peer {
 }
 
 // noWill shows that no will was published before now.
-func (w *peer) noWill() {
-	w.r.Helper()
-	marker := w.r.client("marker")
+func (p *peer) noWill() {
+	p.r.Helper()
+	marker := p.r.client("marker")
 	marker.publish("marker", "m", 1)
-	w.message("marker", "m")
+	p.message("marker", "m")
 	marker.disconnect(packet.NormalDisconnection)
 }
 

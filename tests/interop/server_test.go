@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
@@ -22,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyquic/anyquic/internal/selfcert"
+	"github.com/anyquic/anyquic/internal/testbuild"
 )
 
 // patience bounds every wait for a process: it is not reached unless something
@@ -30,33 +32,29 @@ const patience = 30 * time.Second
 
 const sigterm = syscall.SIGTERM
 
-// program builds cmd/anyquic once for all tests and returns its path.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "anyquic-interop")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "anyquic")
-	out, err := exec.Command("go", "build", "-o", bin, "github.com/anyquic/anyquic/cmd/anyquic").CombinedOutput()
-	if err != nil {
-		return "", &buildError{out, err}
-	}
-	return bin, nil
-})
-
-type buildError struct {
-	out []byte
-	err error
-}
-
-func (e *buildError) Error() string { return e.err.Error() + ": " + string(e.out) }
+var (
+	buildDir string // of the program; made by TestMain
+	build    sync.Once
+)
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if bin, err := program(); err == nil {
-		os.RemoveAll(filepath.Dir(bin))
+	dir, err := os.MkdirTemp("", "anyquic-interop")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+	buildDir = dir
+	code := m.Run()
+	os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// program builds cmd/anyquic once for all tests and returns its path.
+func program(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(buildDir, "anyquic")
+	build.Do(func() { testbuild.Program(t, bin, testbuild.Root+"/cmd/anyquic") })
+	return bin
 }
 
 // A server is a running `anyquic serve` on ports that the kernel chose.
@@ -72,9 +70,7 @@ type server struct {
 
 func start(t *testing.T, args ...string) *server {
 	t.Helper()
-	bin, err := program()
-	require.NoError(t, err)
-
+	bin := program(t)
 	cert, err := selfcert.New(time.Now())
 	require.NoError(t, err)
 	dir := t.TempDir()

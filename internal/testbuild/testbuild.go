@@ -1,0 +1,25 @@
+// Package testbuild builds programs for tests that run them.
+package testbuild
+
+import (
+	"os/exec"
+	"testing"
+)
+
+// Root is the import path of the module.
+const Root = "github.com/anyquic/anyquic"
+
+// Program builds the package and writes the program to the file out. If the test
+// runs with the race detector, so does the program: then it finds races too, and
+// the packages need not be compiled a second time.
+func Program(t testing.TB, out, pkg string, flags ...string) {
+	t.Helper()
+	args := []string{"build", "-o", out}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	args = append(append(args, flags...), pkg)
+	if printed, err := exec.Command("go", args...).CombinedOutput(); err != nil { //nolint:gosec // a test's own arguments
+		t.Fatalf("go build %s: %v\n%s", pkg, err, printed)
+	}
+}
