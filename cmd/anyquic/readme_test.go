@@ -101,7 +101,7 @@ func TestREADMEProgramsRun(t *testing.T) {
 	}
 
 	broker := exec.Command(filepath.Join(dir, "broker"))
-	broker.Dir = dir
+	broker.Dir, broker.Env = dir, testbuild.Env()
 	var log buffer
 	broker.Stderr = &log
 	require.NoError(t, broker.Start())
@@ -112,7 +112,7 @@ func TestREADMEProgramsRun(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "serving") }, 20*time.Second, time.Millisecond)
 
 	client := exec.Command(filepath.Join(dir, "client"))
-	client.Dir = dir
+	client.Dir, client.Env = dir, testbuild.Env()
 	out, err := client.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Equal(t, "greetings/world: hello over quic\n", string(out))

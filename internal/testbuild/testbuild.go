@@ -2,12 +2,17 @@
 package testbuild
 
 import (
+	"os"
 	"os/exec"
 	"testing"
 )
 
 // Root is the import path of the module.
 const Root = "github.com/anyquic/anyquic"
+
+// Env returns the environment for a program that Program built: at its end, the
+// race detector is not to wait a second for what other threads may have to say.
+func Env() []string { return append(os.Environ(), "GORACE=atexit_sleep_ms=0") }
 
 // Program builds the package and writes the program to the file out. If the test
 // runs with the race detector, so does the program: then it finds races too, and

@@ -86,6 +86,7 @@ func start(t *testing.T, args ...string) *server {
 		"serve", "--json", "--cert", s.caFile, "--key", keyFile,
 		"--tcp", any, "--tls", any, "--ws", any, "--wss", any, "--quic", any, "--metrics", any,
 	}, args...)...)
+	s.cmd.Env = testbuild.Env()
 	s.cmd.Stderr = s.stderr
 	stdout, err := s.cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -164,6 +165,7 @@ func runWithInput(t *testing.T, stdin, name string, args ...string) *process {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	p := &process{cmd: exec.CommandContext(ctx, name, args...), lines: make(chan string, 4096), exited: make(chan error, 1)}
+	p.cmd.Env = testbuild.Env()
 	p.cmd.Stdin = strings.NewReader(stdin)
 	stdout, err := p.cmd.StdoutPipe()
 	require.NoError(t, err)
