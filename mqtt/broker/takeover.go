@@ -21,8 +21,12 @@ func (cn *conn) takeover(old *client, cleanStart bool, now time.Time) (*client, 
 	}
 	old.mu.Lock()
 	filters := old.filters()
-	// What is due by now comes first: the wheel may be a little late.
-	fx := old.s.Tick(nil, now)
+	var fx []session.Effect
+	if old.conn == nil {
+		// What is due by now comes first: the wheel may be a little late. With
+		// a connection that could only be its end, which comes anyway.
+		fx = old.s.Tick(fx, now)
+	}
 	if was := old.conn; was != nil {
 		old.leaveReplay(now)
 		fx = old.s.Detach(fx, now)

@@ -171,8 +171,7 @@ func TestNothingIsLostWhenConnectionsBreak(t *testing.T) {
 
 func TestRequestAndResponseThroughTheBroker(t *testing.T) {
 	addr, _ := serve(t, mqtt.TCP)
-	var server *client.Client
-	server = dial(t, &client.Config{URL: addr})
+	server := dial(t, &client.Config{URL: addr})
 	_, err := server.Subscribe(t.Context(), func(p *packet.Publish) {
 		err := server.PublishAsync(context.Background(), &packet.Publish{
 			Topic: p.Properties.ResponseTopic, Payload: append([]byte("re: "), p.Payload...), QoS: 1,

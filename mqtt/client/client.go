@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -209,7 +211,7 @@ func (c *Client) connectPacket(first bool) *packet.Connect {
 	props := &packet.Properties{
 		ReceiveMaximum:    packet.Some(cfg.ReceiveMaximum),
 		MaximumPacketSize: packet.Some(cfg.MaximumPacketSize),
-		User:              cfg.User,
+		User:              cfg.UserProperties,
 	}
 	if cfg.SessionExpiry > 0 {
 		props.SessionExpiry = packet.Some(uint32(cfg.SessionExpiry / time.Second))
@@ -370,12 +372,12 @@ func (c *Client) Stats() Stats {
 // Clone returns a copy of p that shares no memory with it.
 func Clone(p *packet.Publish) *packet.Publish {
 	q := *p
-	q.Payload = append([]byte(nil), p.Payload...)
+	q.Payload = bytes.Clone(p.Payload)
 	if p.Properties != nil {
 		props := *p.Properties
-		props.CorrelationData = append([]byte(nil), props.CorrelationData...)
-		props.SubscriptionIDs = append([]uint32(nil), props.SubscriptionIDs...)
-		props.User = append([]packet.UserProperty(nil), props.User...)
+		props.CorrelationData = bytes.Clone(props.CorrelationData)
+		props.SubscriptionIDs = slices.Clone(props.SubscriptionIDs)
+		props.User = slices.Clone(props.User)
 		q.Properties = &props
 	}
 	return &q

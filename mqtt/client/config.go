@@ -99,8 +99,8 @@ type Config struct {
 	// [Client.Disconnect].
 	Will *packet.Will
 
-	// User are the user properties of CONNECT (MQTT 5).
-	User []packet.UserProperty
+	// UserProperties go with CONNECT (MQTT 5).
+	UserProperties []packet.UserProperty
 
 	// OnMessage handles the messages of subscriptions without a handler, and
 	// those that belong to none. If nil they are acknowledged and dropped.

@@ -26,7 +26,7 @@ func TestConnectSaysWhatTheConfigSays(t *testing.T) {
 		cfg.TopicAliasMaximum = 3
 		cfg.Username, cfg.Password = "u", []byte("p")
 		cfg.Will = &packet.Will{Topic: "w", Payload: []byte("gone"), QoS: 1, Retain: true}
-		cfg.User = []packet.UserProperty{{Key: "k", Value: "v"}}
+		cfg.UserProperties = []packet.UserProperty{{Key: "k", Value: "v"}}
 		go func() {
 			c, err := Dial(context.Background(), cfg)
 			require.NoError(t, err)
@@ -39,7 +39,7 @@ func TestConnectSaysWhatTheConfigSays(t *testing.T) {
 			Properties: &packet.Properties{
 				SessionExpiry: packet.Some[uint32](3600), ReceiveMaximum: packet.Some[uint16](7),
 				MaximumPacketSize: packet.Some[uint32](4096), TopicAliasMaximum: packet.Some[uint16](3),
-				User: cfg.User,
+				User: cfg.UserProperties,
 			},
 		}
 		got.Will.Properties = nil

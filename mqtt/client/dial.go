@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"sync/atomic"
 
 	"github.com/coder/websocket"
@@ -94,6 +96,10 @@ func (c *Client) dialWebSocket(ctx context.Context) (mqtt.Link, error) {
 		Subprotocols: subprotocols(c.cfg.Version),
 	})
 	if err != nil {
+		// The query of the URL may be a credential, and errors end up in logs.
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = fmt.Errorf("websocket: %w", e.Err)
+		}
 		return nil, err
 	}
 	if ws.Subprotocol() == "" {

@@ -127,3 +127,16 @@ func TestAFailedHandshakeNamesItsReason(t *testing.T) {
 		require.False(t, errors.Is(err, context.DeadlineExceeded))
 	})
 }
+
+// Signed URLs carry their credentials in the query.
+func TestTheQueryOfAURLIsNotRepeated(t *testing.T) {
+	s := httptest.NewServer(http.NotFoundHandler())
+	address := strings.TrimPrefix(s.URL, "http")
+	s.Close()
+	_, err := Dial(t.Context(), &Config{URL: "ws" + address + "/mqtt?X-Token=secret"})
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "secret")
+	target, err := parseURL("wss://host/path?X-Token=secret")
+	require.NoError(t, err)
+	require.Equal(t, "wss://host/path", target.String())
+}

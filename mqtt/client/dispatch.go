@@ -19,6 +19,7 @@ type dispatcher struct {
 
 	delivered atomic.Uint64 // messages that handlers have returned from
 	closed    atomic.Bool   // messages are not delivered any more
+	overdraft atomic.Int64  // bytes of batches that have no slot
 
 	mu    sync.Mutex
 	queue []event // guarded by mu
@@ -36,6 +37,10 @@ const (
 	batchItems = 256      // messages in a batch
 	maxBatches = 32       // of one client that wait for handlers
 	maxCalls   = 64       // that wait; older ones are dropped then
+
+	// maxOverdraft is how many bytes of messages with QoS 1 and 2 a handler
+	// that waits for the server can cost beyond that.
+	maxOverdraft = 16 << 20
 )
 
 // A batch is what has arrived together on one stream.
@@ -101,6 +106,9 @@ func newDispatcher(c *Client) *dispatcher {
 // putBatch gives a batch and its slot back.
 func (d *dispatcher) putBatch(b *batch) {
 	slot := b.slot
+	if b.overdrawn {
+		d.overdraft.Add(-int64(len(b.arena)))
+	}
 	if cap(b.arena) <= batchBytes {
 		b.arena, b.items, b.processed = b.arena[:0], b.items[:0], 0
 		batches.Put(b)

@@ -55,6 +55,7 @@ func (e *DisconnectError) Error() string {
 	return "client: disconnected by the server: " + describe(e.Code, e.Reason, e.ServerReference)
 }
 
+// Is reports whether target is net.ErrClosed.
 func (e *DisconnectError) Is(target error) bool { return target == net.ErrClosed }
 
 // A ProtocolError is a violation of MQTT by the server. The client has ended the

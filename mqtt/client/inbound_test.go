@@ -177,6 +177,7 @@ func TestViolationsOfTheServerEndTheConnection(t *testing.T) {
 		{"PINGREQ", bytes(&packet.Pingreq{}), packet.ProtocolError},
 		{"SUBSCRIBE", bytes(&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "a"}}}), packet.ProtocolError},
 		{"AUTH", []byte{0xF0, 2, 0x18, 0}, 0},
+		{"PUBREL with DUP [MQTT-3.6.1-1]", []byte{0x6A, 2, 0, 1}, packet.MalformedPacket},
 		{"more than the receive maximum", append(append(bytes(inMsg("a", 2, 1)), bytes(inMsg("a", 1, 2))...), bytes(inMsg("a", 2, 3))...), packet.ReceiveMaximumExceeded},
 		{"one identifier for two messages", append(bytes(inMsg("a", 1, 1)), bytes(inMsg("b", 2, 1))...), packet.ProtocolError},
 		{"PUBREL before PUBREC", append(bytes(inMsg("a", 2, 1)), bytes(&packet.Pubrel{Ack: ack(1)})...), packet.ProtocolError},
@@ -236,11 +237,13 @@ func TestASlowHandlerStopsTheReaderAndNotTheKeepAlive(t *testing.T) {
 			}
 			stopped <- n
 		}()
+		pings := 0
 		go func() { // whatever the client sends is PINGREQ; no answer gets through
 			for {
 				if _, _, err := p.in.Next(); err != nil {
 					return
 				}
+				pings++
 			}
 		}()
 		synctest.Wait()
@@ -251,6 +254,8 @@ func TestASlowHandlerStopsTheReaderAndNotTheKeepAlive(t *testing.T) {
 		go func() { <-ctx.Done(); close(tick) }()
 		<-tick
 		require.True(t, c.Connected(), "its own deafness is no reason to end the connection")
+		synctest.Wait()
+		require.Equal(t, 30, pings, "[MQTT-3.1.2-20]: nor to be silent, or the server would end it")
 		close(block)
 		<-stopped
 		require.Equal(t, 1000, <-stopped)

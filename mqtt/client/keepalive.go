@@ -5,7 +5,7 @@ import "time"
 // keepAlive decides when to send PINGREQ and when the connection is lost.
 type keepAlive struct {
 	interval time.Duration // 0: none
-	sent     time.Time     // when something was last written
+	sent     time.Time     // when something was last written, or PINGREQ was queued
 	heard    time.Time     // when something was last read
 	pinged   time.Time     // when PINGREQ was sent; zero: no answer is due
 	deaf     bool          // the client itself does not read: silence means nothing
@@ -40,17 +40,21 @@ func (m *machine) receivePingresp() { m.pinged = time.Time{} }
 // would not notice for a long time that nothing arrives. So silence in either
 // direction is answered with a PINGREQ.
 func (m *machine) deadline() time.Time {
-	switch {
-	case !m.connected || m.interval == 0:
+	if !m.connected || m.interval == 0 {
 		return time.Time{}
-	case !m.pinged.IsZero():
-		return later(m.pinged, m.heard).Add(m.pingTimeout())
-	case m.sent.Before(m.heard):
-		return m.sent.Add(m.interval)
-	default:
-		return m.heard.Add(m.interval)
 	}
+	send, hear := m.sent.Add(m.interval), m.heard.Add(m.interval)
+	if !m.pinged.IsZero() {
+		hear = m.patience()
+	}
+	if send.Before(hear) {
+		return send // [MQTT-3.1.2-20], answer or not
+	}
+	return hear
 }
+
+// patience returns when PINGREQ, which was sent, is too late to be answered.
+func (m *machine) patience() time.Time { return later(m.pinged, m.heard).Add(m.pingTimeout()) }
 
 // tick does what is due at now.
 func (m *machine) tick(now time.Time) error {
@@ -61,10 +65,10 @@ func (m *machine) tick(now time.Time) error {
 	switch {
 	case due.IsZero() || now.Before(due):
 		return nil
-	case !m.pinged.IsZero():
+	case !m.pinged.IsZero() && !now.Before(m.patience()):
 		return ErrKeepAlive
 	}
-	m.pinged = now
+	m.pinged, m.sent = now, now
 	m.send(outgoing{packet: pingreq})
 	return nil
 }

@@ -113,6 +113,8 @@ func TestAnythingThatArrivesIsASignOfLife(t *testing.T) {
 			<-ticker.C
 			p.send(msg("a", 0)) // a server that is slow with PINGRESP
 		}
+		expect[*packet.Pingreq](p) // [MQTT-3.1.2-20]: after 40 s
+		expect[*packet.Pingreq](p) // and after 60 s
 		p.expectEnd()
 		after(t, (20+5*9+10)*time.Second, start)
 		c.Close()

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -120,6 +121,9 @@ func (c *Client) readConnack(in *mqtt.Reader) (*packet.Connack, error) {
 	switch p := p.(type) {
 	case *packet.Connack:
 		if !p.Code.Failed() {
+			if p.Properties != nil { // it is kept, the buffer is not
+				p.Properties.AuthData = bytes.Clone(p.Properties.AuthData)
+			}
 			return p, nil
 		}
 		e := &ConnectError{Code: p.Code}

@@ -131,7 +131,7 @@ func (m *machine) attach(now time.Time, c *packet.Connack, cleanStart bool) erro
 		m.loseInbound()
 		m.loseOutbound()
 	}
-	m.resumeRequests()
+	m.resumeRequests(!c.SessionPresent)
 	if !c.SessionPresent {
 		m.resubscribe()
 	}

@@ -462,3 +462,34 @@ func TestTopicAliasesReplaceTopicsOfOneConnection(t *testing.T) {
 		disconnect(t, c, p)
 	})
 }
+
+// A message that the writer finds too large is reported at once, though nothing
+// is written or read then.
+func TestAMessageThatAnotherServerRefusesEndsWithoutWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t, packet.V5)
+		c, p := dialed(t, l, l.config(), &packet.Connack{})
+		p.close()
+		synctest.Wait()
+		large := func(n int) *packet.Publish {
+			return &packet.Publish{Topic: "a", Payload: make([]byte, n), QoS: 1}
+		}
+		for range 2 { // more than goes out at once
+			publish(t.Context(), c, large(40<<10))
+			synctest.Wait()
+		}
+		tooLarge := publish(t.Context(), c, large(60<<10))
+		synctest.Wait()
+		p, _ = l.accepted(&packet.Connack{Properties: &packet.Properties{MaximumPacketSize: packet.Some[uint32](50 << 10)}})
+		start := time.Now()
+		for range 2 {
+			expect[*packet.Publish](p)
+		}
+		var pe *PublishError
+		require.ErrorAs(t, (<-tooLarge).err, &pe)
+		require.Equal(t, PublishError{State: NotSent, Code: packet.PacketTooLarge}, *pe)
+		after(t, 0, start)
+		c.Close()
+		p.close()
+	})
+}

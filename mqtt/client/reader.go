@@ -45,7 +45,9 @@ func (cn *conn) readLoop() {
 		r.handOver()
 	}
 	cn.in.Release()
-	cn.fail(err)
+	if !errors.Is(err, errOver) {
+		cn.fail(err)
+	}
 	var violation *ProtocolError
 	if errors.Is(err, errOver) || errors.As(err, &violation) {
 		// The server closes after DISCONNECT. Until then what it sends is
@@ -138,7 +140,7 @@ func (r *reader) other(h packet.Header, body []byte) error {
 
 // Short acknowledgements are the rule, and are decoded without allocation.
 func (r *reader) decode(h packet.Header, body []byte) (packet.Packet, error) {
-	if len(body) == 2 {
+	if flags := h.Flags; len(body) == 2 && (flags == 0 || h.Type == packet.PUBREL && flags == 2) {
 		if id := uint16(body[0])<<8 | uint16(body[1]); id != 0 {
 			ack := packet.Ack{PacketID: id}
 			switch h.Type {
@@ -287,17 +289,18 @@ const stuckAfter = 5 * time.Second
 // waitSlot waits for a slot of the dispatcher. It reports false if that would be
 // for ever: the handler waits for an answer that only the reader can bring, for
 // example in Publish. Then the reader goes on without one, at the expense of QoS 0
-// messages, until the handler has returned. Messages with QoS 1 and 2 are bounded by
-// the receive maximum.
+// messages, until the handler has returned, or until there is too much of QoS 1 and
+// 2, which cannot be dropped.
 func (r *reader) waitSlot() (bool, error) {
 	d := r.c.dispatch
 	r.setDeaf(true)
 	defer r.setDeaf(false)
 	for {
 		progress := d.delivered.Load()
-		if r.stuck && r.stuckAt == progress {
+		if r.stuck && r.stuckAt == progress && d.overdraft.Load() < maxOverdraft {
 			return false, nil
 		}
+		warned := r.stuck && r.stuckAt == progress
 		r.stuck = false
 		t := time.NewTimer(stuckAfter)
 		select {
@@ -314,6 +317,9 @@ func (r *reader) waitSlot() (bool, error) {
 		}
 		if d.delivered.Load() == progress && r.c.calls.Load() > 0 {
 			r.stuck, r.stuckAt = true, progress
+			if warned {
+				continue
+			}
 			r.c.log.Warn("a handler waits for the server: messages with QoS 0 are dropped until it returns")
 		}
 	}
@@ -331,16 +337,22 @@ func (r *reader) setDeaf(deaf bool) {
 func (r *reader) handOver() {
 	b := r.batch
 	r.batch = nil
-	switch {
-	case b == nil:
-	case b.empty():
-		r.c.dispatch.putBatch(b)
-	default:
-		r.c.dispatch.add(event{batch: b})
+	if b == nil {
+		return
 	}
+	d := r.c.dispatch
+	if b.overdrawn {
+		d.overdraft.Add(int64(len(b.arena)))
+	}
+	if b.empty() {
+		d.putBatch(b)
+		return
+	}
+	d.add(event{batch: b})
 }
 
-// errOver ends a reader whose connection has ended for another reason.
+// errOver ends a reader whose connection has ended, or is about to, for another
+// reason, which it is not to hide.
 var errOver = &ConnectionError{"read", io.EOF}
 
 // unlock releases mu and reports what has been completed.

@@ -20,7 +20,7 @@ func (b *Backoff) delay(attempt int) time.Duration {
 	if shift := attempt - 1; shift < 62 && b.Min <= b.Max>>shift {
 		d = b.Min << shift
 	}
-	return d/2 + rand.N(d/2+1)
+	return d/2 + rand.N(d/2+1) //nolint:gosec // jitter is no secret
 }
 
 // supervise runs one connection after another until the Client ends.
@@ -28,7 +28,7 @@ func (c *Client) supervise(cn *conn) {
 	failures := 0
 	var err error
 	for cn != nil {
-		c.log.Info("connected", "url", c.target.url.Redacted(), "client", c.ClientID())
+		c.log.Info("connected", "url", c.target.String(), "client", c.ClientID())
 		c.call(c.onConnect())
 		err = c.serve(cn)
 		c.call(c.onDisconnect(err))
@@ -66,7 +66,7 @@ func (c *Client) reconnect(err error, failures *int) (*conn, error) {
 			return cn, nil
 		}
 		if c.ctx.Err() != nil {
-			return nil, nil
+			return nil, nil //nolint:nilerr // ended by Close, which is no failure
 		}
 		c.log.Info("connecting failed", "error", connectErr)
 		err = connectErr
@@ -179,7 +179,7 @@ func (c *Client) stopping() bool {
 // buffer and then p are the last that is written.
 func (c *Client) seal(cn *conn, p *packet.Disconnect, keep bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if p != nil && keep {
 		c.flush() // acknowledgements
 		if !p.Code.AllowedIn(packet.DISCONNECT) {

@@ -267,7 +267,7 @@ func TestCloseEndsEverythingAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t, packet.V5)
 		cfg := l.config()
-		var lost error = io.EOF
+		lost := io.EOF
 		cfg.OnDisconnect = func(err error) { lost = err }
 		c, p := dialed(t, l, cfg, &packet.Connack{})
 		published := publish(t.Context(), c, msg("a", 1))
@@ -418,5 +418,36 @@ func TestNoHandlerIsCalledAfterClose(t *testing.T) {
 		require.NoError(t, <-done)
 		require.Equal(t, 1, calls)
 		p.close()
+	})
+}
+
+// A handler that is slow has stopped the reader, whose end must not be taken for
+// the connection's: the server would publish the will.
+func TestDisconnectSaysGoodbyeWhileAHandlerIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t, packet.V5)
+		cfg := l.config()
+		block := make(chan struct{})
+		cfg.OnMessage = func(*packet.Publish) { <-block }
+		lost := make(chan error, 1)
+		cfg.OnDisconnect = func(err error) { lost <- err }
+		c, p := dialed(t, l, cfg, &packet.Connack{})
+		m, err := msg("a", 0).Append(nil, p.v)
+		require.NoError(t, err)
+		go func() {
+			for {
+				if _, err := p.conn.Write(m); err != nil {
+					return
+				}
+			}
+		}()
+		synctest.Wait()
+		done := make(chan error, 1)
+		go func() { done <- c.Disconnect(context.Background()) }()
+		expect[*packet.Disconnect](p)
+		p.close()
+		close(block)
+		require.NoError(t, <-done)
+		require.NoError(t, <-lost)
 	})
 }

@@ -18,6 +18,10 @@ type request struct {
 	again       bool   // the client's own, for subscriptions the server lost
 	abandoned   bool   // nobody waits for it any more
 
+	// replaced are the subscriptions that are in force until the server has
+	// granted those that took their places.
+	replaced []subscription
+
 	id   uint16
 	wait chan requestOutcome // capacity 1
 }
@@ -44,6 +48,7 @@ type subscription struct {
 	group   uint32 // those of one call have the same; 0: no handler
 	subID   uint32 // 0: none
 	handler func(*packet.Publish)
+	by      *request // that made it, or made it again
 }
 
 // requests are not part of a session: SUBSCRIBE and UNSUBSCRIBE are not repeated
@@ -80,7 +85,9 @@ func (m *machine) request(r *request) error {
 	if r.subscribe != nil {
 		// Messages may come before the SUBACK.
 		for _, s := range r.subscribe.Subscriptions {
-			m.putSubscription(subscription{s, r.group, r.subID, r.handler})
+			if old, ok := m.putSubscription(subscription{s, r.group, r.subID, r.handler, r}); ok && old.by != r {
+				r.replaced = append(r.replaced, old)
+			}
 		}
 	}
 	if m.connected {
@@ -107,14 +114,23 @@ func (m *machine) requestRefused(r *request) error {
 		return nil
 	}
 	for _, f := range filters {
-		switch {
-		case isShared(f) && !m.server.shared:
-			return &SubscribeError{Filter: f, Code: packet.SharedSubscriptionsNotSupported}
-		case hasWildcard(f) && !m.server.wildcards:
-			return &SubscribeError{Filter: f, Code: packet.WildcardSubscriptionsNotSupported}
+		if code := m.filterRefused(f); code != 0 {
+			return &SubscribeError{Filter: f, Code: code}
 		}
 	}
 	return nil
+}
+
+// filterRefused returns the reason code with which the server has announced to
+// refuse a filter, 0 if it has not.
+func (m *machine) filterRefused(filter string) packet.ReasonCode {
+	switch {
+	case isShared(filter) && !m.server.shared:
+		return packet.SharedSubscriptionsNotSupported
+	case hasWildcard(filter) && !m.server.wildcards:
+		return packet.WildcardSubscriptionsNotSupported
+	}
+	return 0
 }
 
 func isShared(filter string) bool    { return strings.HasPrefix(filter, "$share/") }
@@ -156,6 +172,7 @@ func (m *machine) finishRequest(r *request, codes []packet.ReasonCode, err error
 	if i := slices.Index(m.pending, r); i >= 0 {
 		m.pending = slices.Delete(m.pending, i, i+1)
 	}
+	r.replaced = nil
 	if !r.abandoned && r.wait != nil {
 		m.completed = append(m.completed, completion{request: r, codes: codes, err: err})
 	}
@@ -182,11 +199,29 @@ func (m *machine) failRequests(err error) {
 func (m *machine) giveUpRequest(r *request) {
 	r.abandoned = true
 	if r.id == 0 {
+		m.undo(r, r.filters())
 		m.finishRequest(r, nil, nil)
-		if r.subscribe != nil {
-			m.dropSubscriptions(r.filters())
+	}
+}
+
+// undo takes back what r did to the list for filters that it does not get.
+func (m *machine) undo(r *request, filters []string) {
+	if r.subscribe == nil {
+		return
+	}
+	m.subsVersion++
+	for i := range r.replaced {
+		old := &r.replaced[i]
+		for j := range m.subscriptions {
+			s := &m.subscriptions[j]
+			if s.by == r && s.Filter == old.Filter && slices.Contains(filters, s.Filter) {
+				*s = *old
+			}
 		}
 	}
+	m.subscriptions = slices.DeleteFunc(m.subscriptions, func(s subscription) bool {
+		return s.by == r && slices.Contains(filters, s.Filter)
+	})
 }
 
 func (m *machine) receiveSuback(s *packet.Suback) error {
@@ -204,7 +239,7 @@ func (m *machine) receiveSuback(s *packet.Suback) error {
 			continue
 		}
 		filter := r.subscribe.Subscriptions[i].Filter
-		m.dropSubscriptions([]string{filter})
+		m.undo(r, []string{filter})
 		e := SubscribeError{Filter: filter, Code: code, Reason: reasonString(s.Properties)}
 		if r.again {
 			m.refusedAgain = append(m.refusedAgain, e)
@@ -240,21 +275,20 @@ func (m *machine) receiveUnsuback(u *packet.Unsuback) error {
 }
 
 // resumeRequests sends on a new connection what was not answered on the last one.
-func (m *machine) resumeRequests() {
+// lost means that there is a new session, for which resubscribe follows.
+func (m *machine) resumeRequests(lost bool) {
 	for _, r := range slices.Clone(m.pending) {
 		if r.id != 0 {
 			delete(m.requests.byID, r.id)
 			r.id = 0
 		}
-		if r.again || r.abandoned {
+		if r.again && lost {
 			m.finishRequest(r, nil, nil)
 			continue
 		}
 		if err := m.requestRefused(r); err != nil {
+			m.undo(r, r.filters())
 			m.finishRequest(r, nil, err)
-			if r.subscribe != nil {
-				m.dropSubscriptions(r.filters())
-			}
 			continue
 		}
 		m.sendRequest(r)
@@ -271,26 +305,37 @@ func (m *machine) resubscribe() {
 		}
 	}
 	var r *request
+	var refused []string
+	size := 0
 	for i := range m.subscriptions {
 		s := &m.subscriptions[i]
 		if inRequest[s.Filter] {
 			continue
 		}
+		if code := m.filterRefused(s.Filter); code != 0 {
+			m.refusedAgain = append(m.refusedAgain, SubscribeError{Filter: s.Filter, Code: code})
+			refused = append(refused, s.Filter)
+			continue
+		}
 		if !m.server.subIDs {
 			s.subID = 0
 		}
-		if r == nil || r.subID != s.subID || len(r.subscribe.Subscriptions) >= resubscribeBatch {
+		size += 2 + len(s.Filter) + 1
+		if r == nil || r.subID != s.subID || len(r.subscribe.Subscriptions) >= resubscribeBatch ||
+			size > m.server.maxPacket-subscribeOverhead {
 			if r != nil {
 				m.startAgain(r)
 			}
 			r = &request{subscribe: new(packet.Subscribe), subID: s.subID, again: true}
+			size = 2 + len(s.Filter) + 1
 		}
 		r.subscribe.Subscriptions = append(r.subscribe.Subscriptions, s.Subscription)
+		s.by = r
 	}
 	if r != nil {
 		m.startAgain(r)
 	}
-	m.subsVersion++
+	m.dropSubscriptions(refused)
 }
 
 // takeRefusedAgain returns the subscriptions that the server did not make again.
@@ -303,20 +348,27 @@ func (m *machine) takeRefusedAgain() []SubscribeError {
 // resubscribeBatch keeps the packets of resubscribe small.
 const resubscribeBatch = 64
 
+// subscribeOverhead is more than a SUBSCRIBE has besides filters: the fixed
+// header, the packet identifier and a subscription identifier.
+const subscribeOverhead = 5 + 2 + 1 + 5
+
 func (m *machine) startAgain(r *request) {
 	m.pending = append(m.pending, r)
 	m.sendRequest(r)
 }
 
-func (m *machine) putSubscription(s subscription) {
+// putSubscription adds s to the list, or has it replace one with the same filter
+// [MQTT-3.8.4-3], which it returns.
+func (m *machine) putSubscription(s subscription) (old subscription, replaced bool) {
 	m.subsVersion++
 	for i := range m.subscriptions {
 		if m.subscriptions[i].Filter == s.Filter {
-			m.subscriptions[i] = s // [MQTT-3.8.4-3]: it replaces the old one
-			return
+			old, m.subscriptions[i] = m.subscriptions[i], s
+			return old, true
 		}
 	}
 	m.subscriptions = append(m.subscriptions, s)
+	return subscription{}, false
 }
 
 func (m *machine) dropSubscriptions(filters []string) {

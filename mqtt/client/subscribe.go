@@ -18,8 +18,10 @@ import (
 // Unsubscribe ends it.
 //
 // On MQTT 5 a message goes to the handlers whose subscription the server names. If
-// it names none, as on 3.x, it goes to every handler with a filter that matches,
-// once each.
+// it names none, as on 3.x, or none that this Client has made, then it goes to
+// every handler with a filter that matches, once each. A server of 3.x may send a
+// copy for each of several filters that overlap, and nothing tells such copies from
+// messages of their own: each goes to every handler.
 func (c *Client) Subscribe(ctx context.Context, handler func(*packet.Publish), subs ...packet.Subscription) ([]packet.ReasonCode, error) {
 	return c.request(ctx, &request{
 		subscribe: &packet.Subscribe{Subscriptions: slices.Clone(subs)},
@@ -70,8 +72,8 @@ func (c *Client) request(ctx context.Context, r *request) ([]packet.ReasonCode, 
 // routes are a copy of the subscriptions for the dispatcher.
 type routes struct {
 	version uint64
-	byID    map[uint32]func(*packet.Publish)
-	subs    []subscription // those with a handler
+	byID    map[uint32][]subscription // those of one call, which have one handler
+	subs    []subscription            // those with a handler
 }
 
 // newRoutes makes new routes if the subscriptions have changed. mu is held.
@@ -79,14 +81,14 @@ func (c *Client) newRoutes() {
 	if old := c.routes.Load(); old != nil && old.version == c.m.subsVersion {
 		return
 	}
-	r := &routes{version: c.m.subsVersion, byID: make(map[uint32]func(*packet.Publish))}
+	r := &routes{version: c.m.subsVersion, byID: make(map[uint32][]subscription)}
 	for _, s := range c.m.subscriptions {
 		if s.handler == nil {
 			continue
 		}
 		r.subs = append(r.subs, s)
 		if s.subID != 0 {
-			r.byID[s.subID] = s.handler
+			r.byID[s.subID] = append(r.byID[s.subID], s)
 		}
 	}
 	c.routes.Store(r)
@@ -105,12 +107,18 @@ func (c *Client) deliver(p *packet.Publish) {
 func (r *routes) deliver(p *packet.Publish) (handled bool) {
 	if p.Properties != nil && len(p.Properties.SubscriptionIDs) > 0 {
 		for _, id := range p.Properties.SubscriptionIDs {
-			if h := r.byID[id]; h != nil {
-				h(p)
+			subs := r.byID[id]
+			named := func(s subscription) bool { return matches(s.Filter, p.Topic) }
+			if slices.ContainsFunc(subs, named) {
+				subs[0].handler(p)
 				handled = true
 			}
 		}
-		return handled
+		if handled {
+			return true
+		}
+		// The identifier is of a subscription that was replaced since, or of
+		// one that an earlier client made in this session.
 	}
 	for i := range r.subs {
 		if s := &r.subs[i]; matches(s.Filter, p.Topic) && !r.called(r.subs[:i], s.group, p.Topic) {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -159,10 +160,14 @@ func TestMessagesGoToTheHandlersOfTheirSubscriptions(t *testing.T) {
 					p.send(m)
 				}
 				if v == packet.V5 {
-					// As the server names them, whatever would match.
+					// As the server names them, whatever else would match.
 					send("x/y", ids...)
 					send("x/y", ids[1])
-					send("x/y", 999)
+					// An earlier client's in the same session: it does not
+					// match, or there is none.
+					send("z/y", ids[0])
+					send("z", 999)
+					send("x/z", 999)
 				}
 				send("x/y")
 				send("x/z")
@@ -172,7 +177,7 @@ func TestMessagesGoToTheHandlersOfTheirSubscriptions(t *testing.T) {
 				synctest.Wait()
 				want := []string{"x x/y", "y x/y", "x x/z", "default z", "default other", "share s/1"}
 				if v == packet.V5 {
-					want = append([]string{"x x/y", "y x/y", "y x/y", "default x/y"}, want...)
+					want = append([]string{"x x/y", "y x/y", "y x/y", "y z/y", "default z", "x x/z"}, want...)
 				}
 				require.Equal(t, want, got)
 				disconnect(t, c, p)
@@ -331,5 +336,98 @@ func TestAHandlerMayRequest(t *testing.T) {
 		require.Equal(t, "answer", <-got)
 		require.Equal(t, ack(4), expect[*packet.Puback](p).Ack)
 		disconnect(t, c, p)
+	})
+}
+
+// The connection may be lost again before the server has got what it lost.
+func TestResubscriptionsWithoutAnswerAreSentAgain(t *testing.T) {
+	for _, present := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newListener(t, packet.V5)
+			c, p := dialed(t, l, l.config(), &packet.Connack{})
+			first := granted(c, p, func(*packet.Publish) {}, "a", "b")
+			p.close()
+			p, _ = l.accepted(&packet.Connack{})
+			expect[*packet.Subscribe](p)
+			p.close()
+			p, _ = l.accepted(&packet.Connack{SessionPresent: present})
+			s := expect[*packet.Subscribe](p)
+			require.Equal(t, first.Subscriptions, s.Subscriptions)
+			require.Equal(t, first.Properties, s.Properties)
+			p.send(&packet.Suback{PacketID: s.PacketID, Codes: []packet.ReasonCode{0, 0}})
+			disconnect(t, c, p) // once
+		})
+	}
+}
+
+func TestResubscriptionsKeepToWhatTheServerTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t, packet.V5)
+		c, p := dialed(t, l, l.config(), &packet.Connack{})
+		const n = 20
+		for i := range n {
+			granted(c, p, nil, fmt.Sprintf("a/filter/of/some/length/%d", i))
+		}
+		granted(c, p, nil, "wild/#")
+		p.close()
+		const most = 100
+		p, _ = l.accepted(&packet.Connack{Properties: &packet.Properties{
+			MaximumPacketSize: packet.Some[uint32](most), WildcardSubAvailable: packet.Some[byte](0),
+		}})
+		for got := 0; got < n; {
+			s := expect[*packet.Subscribe](p)
+			wire, err := s.Append(nil, packet.V5)
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(wire), most) // [MQTT-3.2.2-15]
+			require.NotEqual(t, "wild/#", s.Subscriptions[0].Filter)
+			got += len(s.Subscriptions)
+			p.send(&packet.Suback{PacketID: s.PacketID, Codes: make([]packet.ReasonCode, len(s.Subscriptions))})
+		}
+		disconnect(t, c, p)
+	})
+}
+
+// A subscription stays in force until another takes its place.
+func TestAFailedSubscribeLeavesTheSubscriptionItWouldHaveReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t, packet.V5)
+		cfg := l.config()
+		got := make(chan string, 10)
+		cfg.OnMessage = func(*packet.Publish) { got <- "default" }
+		c, p := dialed(t, l, cfg, &packet.Connack{})
+		record := func(name string) func(*packet.Publish) { return func(*packet.Publish) { got <- name } }
+		first := granted(c, p, record("first"), "a")
+		deliver := func(want string) {
+			m := msg("a", 0)
+			m.Properties = &packet.Properties{SubscriptionIDs: first.Properties.SubscriptionIDs}
+			p.send(m)
+			require.Equal(t, want, <-got)
+		}
+
+		// The server refuses it.
+		done := subscribe(t.Context(), c, record("second"), packet.Subscription{Filter: "a"}, packet.Subscription{Filter: "b"})
+		s := expect[*packet.Subscribe](p)
+		p.send(&packet.Suback{PacketID: s.PacketID, Codes: []packet.ReasonCode{packet.NotAuthorized, 0}})
+		require.Error(t, (<-done).err)
+		deliver("first")
+
+		// It is given up before it was sent.
+		p.close()
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		done = subscribe(ctx, c, record("third"), packet.Subscription{Filter: "a"}, packet.Subscription{Filter: "c"})
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, (<-done).err, context.Canceled)
+		p, _ = l.accepted(&packet.Connack{SessionPresent: true})
+		deliver("first")
+
+		// So the server that loses the session gets what it had.
+		p.close()
+		p, _ = l.accepted(&packet.Connack{})
+		require.Equal(t, first.Subscriptions, expect[*packet.Subscribe](p).Subscriptions)
+		require.Equal(t, s.Subscriptions[1:], expect[*packet.Subscribe](p).Subscriptions)
+		c.Close()
+		p.close()
 	})
 }

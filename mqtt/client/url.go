@@ -17,6 +17,13 @@ type target struct {
 	addr    string // host:port
 }
 
+// String returns the URL without its query, which may be a credential.
+func (t *target) String() string {
+	u := *t.url
+	u.RawQuery, u.ForceQuery = "", false
+	return u.String()
+}
+
 type scheme struct {
 	carrier mqtt.Carrier
 	port    string

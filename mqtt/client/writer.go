@@ -40,7 +40,7 @@ func (cn *conn) writeLoop() {
 		c.flush()
 		for len(c.out) == 0 {
 			if cn.sealed || c.conn != cn {
-				c.mu.Unlock()
+				c.unlock()
 				// FIN, where the carrier has one: nothing follows.
 				if err := cn.stream.CloseWrite(); err != nil {
 					cn.fail(&ConnectionError{"write", err})
@@ -51,7 +51,7 @@ func (cn *conn) writeLoop() {
 			putOutBuffer(c.out)
 			putOutBuffer(taken)
 			c.out, taken = nil, nil
-			c.mu.Unlock()
+			c.unlock()
 			select {
 			case <-cn.wake:
 			case <-cn.over:

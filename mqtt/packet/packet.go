@@ -29,6 +29,9 @@
 //   - MQTT 3.1 has no failure in a SUBACK; 0x80 is used there as in 3.1.1.
 //   - Shared subscriptions are of MQTT 5. Before it "$share/..." has the syntax of
 //     any other filter here.
+//   - A topic filter that is not correctly formed makes its whole packet malformed,
+//     in every version: reason code 0x8F is for those that are and are not allowed
+//     (MQTT 5, Section 3.9.3), and MQTT 3.1.1 closes the connection ([MQTT-4.8.0-1]).
 //   - The protocol levels 0x83 and 0x84, by which mosquitto asks for a bridge's
 //     semantics, are unsupported versions: it then connects with 3 or 4. To accept
 //     them would promise that a bridge's own messages do not come back to it.

@@ -81,6 +81,10 @@ type PublishHeader struct {
 	Alias           uint16      // topic alias; 0: none
 	OmitTopic       bool        // the receiver knows the topic of Alias
 	Expiry          Opt[uint32] // seconds; if it is set, instead of the message's own
+
+	// Checked says that the message is from Decode, or was encoded before:
+	// its topic and properties are not checked again.
+	Checked bool
 }
 
 // ofHeader are the properties that come from a PublishHeader.
@@ -201,7 +205,7 @@ func checkPublish(v Version, p *Publish, h *PublishHeader, own propertySet) erro
 		if v < V5 || h.Alias == 0 {
 			return noTopic(v)
 		}
-	} else {
+	} else if !h.Checked {
 		if bad := checkTopicName(p.Topic); bad != "" {
 			return malformed("PUBLISH: topic name %s", bad)
 		}
@@ -215,7 +219,7 @@ func checkPublish(v Version, p *Publish, h *PublishHeader, own propertySet) erro
 	if err := checkSubscriptionIDs(PUBLISH, h.SubscriptionIDs); err != nil {
 		return err
 	}
-	if own == 0 {
+	if own == 0 || h.Checked {
 		return nil
 	}
 	if err := p.Properties.check(PUBLISH, own); err != nil {

@@ -198,3 +198,19 @@ func TestAppendRefusesWhatDecodeRefusesAndLeavesTheBufferAsItWas(t *testing.T) {
 	_, err = AppendPublish(nil, V311, &Publish{Topic: "t"}, PublishHeader{OmitTopic: true, Alias: 1})
 	require.Equal(t, MalformedPacket, requireError(t, err, "").Code)
 }
+
+func TestACheckedMessageIsEncodedAsAnyOther(t *testing.T) {
+	p := &Publish{Topic: "a/b", Payload: []byte("x"), Properties: &Properties{ContentType: "t", ResponseTopic: "r"}}
+	for _, v := range []Version{V31, V311, V5} {
+		h := PublishHeader{QoS: 1, PacketID: 7, SubscriptionIDs: []uint32{1, 300}, Expiry: Some[uint32](5)}
+		want, err := AppendPublish(nil, v, p, h)
+		require.NoError(t, err)
+		h.Checked = true
+		got, err := AppendPublish(nil, v, p, h)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	// What differs between receivers is still checked.
+	_, err := AppendPublish(nil, V5, p, PublishHeader{QoS: 1, Checked: true})
+	requireError(t, err, "")
+}

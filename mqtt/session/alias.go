@@ -4,12 +4,30 @@ package session
 // 0 is alias 1. Aliases end with the connection [MQTT-3.3.2-7].
 type aliasesIn []string
 
-func (a *aliasesIn) set(alias uint16, topic string) {
+// set returns by how many bytes the topics have grown.
+func (a *aliasesIn) set(alias uint16, topic string) int {
 	for len(*a) < int(alias) {
 		*a = append(*a, "")
 	}
-	(*a)[alias-1] = topic
+	p := &(*a)[alias-1]
+	grown := len(topic) - len(*p)
+	*p = topic
+	return grown
 }
+
+// bytes is the length of all topics.
+func (a aliasesIn) bytes() int {
+	n := 0
+	for _, topic := range a {
+		n += len(topic)
+	}
+	return n
+}
+
+// maxAliasBytes bounds the topics that a connection has us remember, on all its
+// streams. A topic may have 65535 bytes, those of a sensible client are few and
+// short.
+const maxAliasBytes = 1 << 20
 
 // get returns the topic of an alias, "" if it is not set.
 func (a aliasesIn) get(alias uint16) string {

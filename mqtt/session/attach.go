@@ -179,7 +179,7 @@ func (s *Session) drop() {
 	s.main = lane{qos12: s.main.qos12}
 	s.connack, s.bye, s.data, s.scratch = nil, nil, nil, nil
 	s.aliases = aliasesOut{}
-	s.answers, s.inbound, s.held, s.again = 0, 0, 0, 0
+	s.answers, s.aliasIn, s.inbound, s.held, s.again = 0, 0, 0, 0, 0
 	s.received.carry()
 	s.moveToControl(func(mqtt.StreamID) bool { return true })
 	s.out.compact()

@@ -136,3 +136,24 @@ func BenchmarkDeliverToStalled(b *testing.B) {
 		}
 	}
 }
+
+// A message comes for a client that is offline, whose queue is full of messages
+// of QoS 1: each that expires makes room for one.
+func BenchmarkDeliverToOffline(b *testing.B) {
+	s := attached(b, &packet.Properties{SessionExpiry: packet.Some[uint32](3600)})
+	s.Detach(nil, start)
+	p := &packet.Publish{
+		Topic: "bench/topic", Payload: make([]byte, 64), QoS: 1,
+		Properties: &packet.Properties{MessageExpiry: packet.Some[uint32](1)},
+	}
+	now := start
+	b.ReportAllocs()
+	for b.Loop() {
+		now = now.Add(time.Millisecond / 4)
+		m := session.NewMessage(now, p, "other")
+		if s.Deliver(now, m, session.Delivery{QoS: 1}) == session.Full {
+			s.Overflow(now)
+			s.Deliver(now, m, session.Delivery{QoS: 1})
+		}
+	}
+}

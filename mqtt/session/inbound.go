@@ -75,7 +75,9 @@ func (s *Session) receivePublish(fx []Effect, now time.Time, stream mqtt.StreamI
 				return s.fail(fx, now, stream, packet.TopicAliasInvalid, "PUBLISH: topic alias out of range")
 			}
 			if topic != "" {
-				l.aliases.set(a.Value, topic)
+				if s.aliasIn += int32(l.aliases.set(a.Value, topic)); s.aliasIn > maxAliasBytes {
+					return s.close(fx, packet.QuotaExceeded, "PUBLISH: too much topic behind aliases", mqtt.LinkControlDown)
+				}
 			} else if topic = l.aliases.get(a.Value); topic == "" { // Section 3.3.2.3.4
 				return s.fail(fx, now, stream, packet.ProtocolError, "PUBLISH: unknown topic alias")
 			}

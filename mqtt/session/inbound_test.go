@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -302,4 +303,27 @@ func TestLargeAnswersThatNobodyReadsPauseEarlier(t *testing.T) {
 	require.True(t, b.s.Paused())
 	b.s.StreamClosed(nil, b.now, 4)
 	require.False(t, b.s.Paused())
+}
+
+func TestTheTopicsBehindAliasesAreBoundedInBytes(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{})
+	set := func(stream mqtt.StreamID, alias uint16) []session.Effect {
+		return b.receiveOn(stream, &packet.Publish{
+			Topic:      strings.Repeat("t", 60_000),
+			Properties: &packet.Properties{TopicAlias: packet.Some(alias)},
+		})
+	}
+	// A topic that takes another's place and a stream that ends make room.
+	for stream := range mqtt.StreamID(10) {
+		for alias := range uint16(16) {
+			require.Equal(t, session.EffectRoute, set(4+4*stream, 1+alias/2)[0].Kind)
+		}
+		b.s.StreamClosed(nil, b.now, 4+4*stream)
+	}
+	for alias := range uint16(17) {
+		require.Equal(t, session.EffectRoute, set(0, 1+alias)[0].Kind)
+	}
+	b.closed(set(4, 1), packet.QuotaExceeded)
+	b.reconnect(packet.Properties{})
+	require.Equal(t, session.EffectRoute, set(0, 1)[0].Kind)
 }

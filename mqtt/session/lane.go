@@ -5,14 +5,14 @@ import (
 	"github.com/anyquic/anyquic/mqtt/packet"
 )
 
-// A lane is what belongs to one stream of a connection: its output, in the
-// order of priority, and the topic aliases that the client set on it.
+// A lane is what belongs to one stream of a connection: its output, of which
+// messages come last, and the topic aliases that the client set on it.
 type lane struct {
+	qos0    ring[entry]
+	qos12   ring[entry]
 	control ring[answer]        // PUBREL, PUBCOMP, PINGRESP
 	answers ring[answer]        // PUBACK and PUBREC, in the order of the PUBLISH packets
 	packets ring[packet.Packet] // SUBACK, UNSUBACK
-	qos0    ring[entry]
-	qos12   ring[entry]
 	aliases aliasesIn
 	ready   uint32 // how many answers at the front may be sent
 }
@@ -116,6 +116,7 @@ func (s *Session) closeLane(l *lane) {
 	s.main.qos0 = merge(&s.main.qos0, &l.qos0)
 	s.main.qos12 = merge(&s.main.qos12, &l.qos12)
 	s.answers -= l.waiting()
+	s.aliasIn -= int32(l.aliases.bytes())
 	for i := range l.answers.n {
 		if a := l.answers.at(i); a.frees {
 			s.inbound--

@@ -19,7 +19,8 @@ type Message struct {
 }
 
 // NewMessage returns the message in p, published now by the client from. It
-// copies what p may share with a buffer.
+// copies what p may share with a buffer. p must be valid, as Decode makes it: it
+// is not checked again for each subscriber.
 func NewMessage(now time.Time, p *packet.Publish, from string) *Message {
 	m := newMessage(p.Payload)
 	m.From = from

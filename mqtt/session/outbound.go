@@ -28,7 +28,9 @@ func (s *Session) Deliver(now time.Time, m *Message, d Delivery) DeliverResult {
 		return Full
 	}
 	s.bytes += cost
-	s.expiring = s.expiring || !m.Expires.IsZero()
+	if !m.Expires.IsZero() {
+		s.expires = earlier(s.expires, m.Expires)
+	}
 	l := s.lane(d.Stream)
 	if l == nil {
 		l = &s.main

@@ -355,6 +355,33 @@ func TestOverflowDropsWhatHasExpiredOfAnyQoS(t *testing.T) {
 	require.Equal(t, "kept", string(b.publishes()[0].Payload))
 }
 
+// What has expired at the front of the queue goes first, then all that has.
+func TestOverflowFindsWhatHasExpiredAnywhere(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{})
+	for _, seconds := range []uint32{1, 1, 0, 1, 2, 0, 1} {
+		p := &packet.Publish{Topic: "a"}
+		if seconds != 0 {
+			p.Properties = &packet.Properties{MessageExpiry: packet.Some(seconds)}
+		}
+		b.s.Deliver(b.now, session.NewMessage(b.now, p, "other"), session.Delivery{QoS: 1})
+	}
+	overflow := func() int {
+		dropped, ok := b.s.Overflow(b.now)
+		require.Equal(t, dropped > 0, ok)
+		return dropped
+	}
+	require.Zero(t, overflow())
+	b.pass(time.Second)
+	require.Equal(t, 2, overflow())
+	require.Equal(t, 2, overflow())
+	require.Zero(t, overflow())
+	b.pass(time.Second)
+	require.Equal(t, 1, overflow())
+	require.Zero(t, overflow())
+	require.Len(t, b.publishes(), 2)
+	require.Equal(t, 5, int(b.s.Stats().Expired))
+}
+
 func TestAnAcknowledgementMayComeBeforeItsMessageIsSentAgain(t *testing.T) {
 	b := connected(t, session.Limits{}, packet.Properties{})
 	for qos := range packet.QoS(3) {

@@ -46,7 +46,8 @@ func (o *Outgoing) header(now time.Time) packet.PublishHeader {
 		PacketID: o.ID, QoS: o.QoS, Dup: o.Dup, Retain: o.Retain,
 		SubscriptionIDs: o.SubscriptionIDs,
 		Alias:           o.Alias, OmitTopic: o.AliasKnown,
-		Expiry: o.Message.remaining(now),
+		Expiry:  o.Message.remaining(now),
+		Checked: true, // see NewMessage
 	}
 }
 

@@ -143,12 +143,12 @@ func messageSize(p *packet.Publish) int {
 	return n
 }
 
-// Overflow makes room for a message that found the queue [Full]. It drops what
-// has expired and then the oldest waiting QoS 0 messages, at least one, until
+// Overflow makes room for a message that found the queue [Full]. It drops
+// messages that have expired and then the oldest waiting QoS 0 messages, until
 // the queue is at three quarters of its limit. It reports how many it dropped;
 // ok is false if there was nothing to drop.
 func (s *Session) Overflow(now time.Time) (dropped int, ok bool) {
-	if s.expiring {
+	if !s.expires.IsZero() && !now.Before(s.expires) {
 		dropped = s.dropAllExpired(now)
 	}
 	goal := s.limits.QueueBytes - s.limits.QueueBytes/4
@@ -164,16 +164,32 @@ func (s *Session) Overflow(now time.Time) (dropped int, ok bool) {
 	return dropped, dropped > 0
 }
 
-// dropAllExpired drops what has expired of all that waits and returns how many
-// that were.
+// dropAllExpired drops what has expired and returns how many messages that were:
+// those at the front of the queues, where they are if all messages live equally
+// long, or, if there are none, all.
 func (s *Session) dropAllExpired(now time.Time) (dropped int) {
-	s.expiring = false
+	front := func(r *ring[entry]) {
+		for r.n > 0 && s.dropExpired(now, r.at(0)) {
+			r.pop()
+			dropped++
+		}
+	}
+	s.eachLane(func(l *lane) {
+		front(&l.qos0)
+		front(&l.qos12)
+	})
+	if dropped > 0 {
+		return dropped
+	}
+	s.expires = time.Time{}
 	keep := func(e *entry) bool {
 		if s.dropExpired(now, e) {
 			dropped++
 			return false
 		}
-		s.expiring = s.expiring || !e.msg.Expires.IsZero()
+		if at := e.msg.Expires; !at.IsZero() {
+			s.expires = earlier(s.expires, at)
+		}
 		return true
 	}
 	s.eachLane(func(l *lane) {
@@ -181,6 +197,14 @@ func (s *Session) dropAllExpired(now time.Time) (dropped int) {
 		l.qos12.filter(keep)
 	})
 	return dropped
+}
+
+// earlier returns the earlier of two times, of which a may be zero: none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // oldestQoS0 returns the lane with the oldest waiting QoS 0 message, or nil.

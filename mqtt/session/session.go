@@ -48,19 +48,28 @@ import (
 
 // A Session is the server's side of an MQTT session (MQTT 5, Section 4.1).
 type Session struct {
-	clientID string
-	limits   Limits
+	// What Deliver looks at is together in memory, with the queues that main
+	// begins with: one message may go to very many sessions.
+	state     state
+	version   packet.Version
+	maxPacket uint32    // the client's Maximum Packet Size; 0: none
+	bytes     int       // cost of all messages that wait or are in flight
+	seq       uint64    // of the message queued last
+	expires   time.Time // no message that waits expires before it; zero: none does
+	limits    Limits
 
-	state      state
-	version    packet.Version
+	main lane                    // the control stream's
+	data map[mqtt.StreamID]*lane // of the connection
+
+	clientID   string
 	silent     bool   // the client gets no packets: it has gone, or takes no CONNACK
 	zeroExpiry bool   // CONNECT asked for Session Expiry Interval 0
 	quota      uint16 // the client's Receive Maximum, capped
 	keepAlive  uint16 // seconds; 0: none
 	sentID     [1]uint32
-	maxPacket  uint32 // the client's Maximum Packet Size; 0: none
 	expiry     uint32 // seconds from the end of the connection to that of the session
 	connection uint32 // counts Attach
+	aliasIn    int32  // bytes of the topics behind the client's aliases, on all streams
 
 	// since is when the last packet was received, or when the connection ended.
 	// Timers are computed from it, so that a packet sets no timer.
@@ -69,8 +78,6 @@ type Session struct {
 	// Of the connection.
 	connack *packet.Connack
 	bye     *packet.Disconnect
-	main    lane // the control stream's
-	data    map[mqtt.StreamID]*lane
 	aliases aliasesOut
 	held    int // flights that hold a place of quota
 	again   int // flights to be sent again
@@ -86,9 +93,6 @@ type Session struct {
 	onData   int // subscriptions that deliver on data streams
 	filters  int // bytes of the filters in subs
 	ops      []*operation
-	seq      uint64 // of the message queued last
-	bytes    int    // cost of all messages that wait or are in flight
-	expiring bool   // a message that waits may have an expiry
 	expired  uint32
 	tooLarge uint32
 }
