@@ -86,6 +86,10 @@ func decodeSession(b []byte) (*tls.ClientSessionState, error) {
 
 // decodeTicket reads what follows the checksum.
 func decodeTicket(b []byte) (*tls.ClientSessionState, error) {
+	// crypto/tls keeps the certificates in it, for all connections of the
+	// program, without copying them: whoever gave us b must not be able to
+	// change them.
+	b = bytes.Clone(b)
 	n := int(binary.BigEndian.Uint16(b))
 	b = b[2:]
 	if n == 0 || n > len(b) {

@@ -112,3 +112,19 @@ func FuzzSession(f *testing.F) {
 		require.NoError(t, err)
 	})
 }
+
+// TestSessionDoesNotShareMemoryWithTheCacheItCameFrom guards against crypto/tls,
+// which keeps the certificates of a session in a table of the whole program and
+// aliases the bytes they came in.
+func TestSessionDoesNotShareMemoryWithTheCacheItCameFrom(t *testing.T) {
+	b := session(t)
+	mine := bytes.Clone(b)
+	cs, err := decodeSession(mine)
+	require.NoError(t, err)
+	clear(mine)
+	again, err := encodeSession(cs)
+	require.NoError(t, err)
+	require.Equal(t, b, again)
+	_, err = decodeSession(again)
+	require.NoError(t, err)
+}

@@ -99,7 +99,8 @@ type Config struct {
 // secrets; it may be kept on disk. Implementations are safe for concurrent use.
 type SessionCache interface {
 	// Take removes and returns the newest session for the server, or nil.
-	// Sessions are used once, so that they cannot link connections.
+	// Sessions are used once, so that they cannot link connections. The engine
+	// does not keep the slice.
 	Take(server string) []byte
 	// Put stores a session. The callee owns the slice.
 	Put(server string, session []byte)

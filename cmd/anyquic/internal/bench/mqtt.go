@@ -181,7 +181,7 @@ func (b *MQTT) Idle(ctx context.Context, t MQTTTarget, round, n int) ([]Sample, 
 	if err != nil {
 		return nil, err
 	}
-	clients, err := b.connect(ctx, t, n, nil)
+	clients, err := b.connect(ctx, t, n, "", nil)
 	defer closeAll(clients)
 	if err != nil {
 		return nil, err
@@ -247,7 +247,7 @@ func closeAll(clients []*client.Client) {
 func (b *MQTT) pairs(ctx context.Context, t MQTTTarget, handle func(*packet.Publish)) (*clientPairs, error) {
 	var p clientPairs
 	var err error
-	if p.subscribers, err = b.connect(ctx, t, b.Pairs, handle); err == nil {
+	if p.subscribers, err = b.connect(ctx, t, b.Pairs, "", handle); err == nil {
 		for i, c := range p.subscribers {
 			if _, err = c.Subscribe(ctx, nil, packet.Subscription{Filter: topic(i), QoS: b.QoS}); err != nil {
 				break
@@ -255,7 +255,7 @@ func (b *MQTT) pairs(ctx context.Context, t MQTTTarget, handle func(*packet.Publ
 		}
 	}
 	if err == nil {
-		p.publishers, err = b.connect(ctx, t, b.Pairs, nil)
+		p.publishers, err = b.connect(ctx, t, b.Pairs, "", nil)
 	}
 	if err != nil {
 		p.close()
@@ -264,14 +264,20 @@ func (b *MQTT) pairs(ctx context.Context, t MQTTTarget, handle func(*packet.Publ
 	return &p, nil
 }
 
-// connect opens n connections, a few at a time.
-func (b *MQTT) connect(ctx context.Context, t MQTTTarget, n int, handle func(*packet.Publish)) ([]*client.Client, error) {
+// connect opens n connections, a few at a time. Their client identifiers are
+// name and a number; the broker's choice if name is empty.
+func (b *MQTT) connect(ctx context.Context, t MQTTTarget, n int, name string, handle func(*packet.Publish)) ([]*client.Client, error) {
 	clients := make([]*client.Client, n)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for i := range clients {
 		g.Go(func() error {
+			var id string
+			if name != "" {
+				id = fmt.Sprintf("%s-%d", name, i)
+			}
 			c, err := client.Dial(gctx, &client.Config{
+				ClientID:   id,
 				URL:        t.URL,
 				QUIC:       b.QUIC,
 				TLS:        &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // the benchmark's own server has a self-signed certificate
@@ -297,5 +303,8 @@ func (b *MQTT) connect(ctx context.Context, t MQTTTarget, n int, handle func(*pa
 	return clients, nil
 }
 
-// errNoQUIC says that a scenario cannot run.
-var errNoQUIC = errors.New("bench: the target does not listen on QUIC")
+// Why a scenario cannot run.
+var (
+	errNoQUIC  = errors.New("bench: the target does not listen on QUIC")
+	errForeign = errors.New("bench: only the memory of a process that the benchmark started is known")
+)

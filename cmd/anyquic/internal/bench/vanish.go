@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -25,6 +26,9 @@ import (
 func (b *MQTT) Vanished(ctx context.Context, t MQTTTarget, quic transport.Transport, round, n, perSecond int) ([]Sample, error) {
 	if !strings.HasPrefix(t.URL, "mqtt+quic:") {
 		return nil, errNoQUIC
+	}
+	if t.Proc == nil {
+		return nil, errForeign
 	}
 	paces := []struct {
 		name      string
@@ -61,11 +65,12 @@ func (b *MQTT) withVanished(ctx context.Context, t MQTTTarget, quic transport.Tr
 	defer d.close()
 	ghosts := *b
 	ghosts.QUIC = d
-	clients, err := ghosts.connect(ctx, t, n, nil)
+	clients, err := ghosts.connect(ctx, t, n, "ghost", nil)
 	defer closeAll(clients)
 	if err != nil {
 		return 0, 0, 0, err
 	}
+	defer func() { err = errors.Join(err, b.layToRest(ctx, t, n)) }()
 	g, gctx := errgroup.WithContext(ctx)
 	for _, c := range clients {
 		g.Go(func() error {
@@ -88,6 +93,19 @@ func (b *MQTT) withVanished(ctx context.Context, t MQTTTarget, quic transport.Tr
 	}
 	after, err := t.Proc.Memory()
 	return took, lost, float64(after.InUse()) - float64(before.InUse()), err
+}
+
+// layToRest ends the sessions and connections that the broker still has for the
+// vanished, by taking them over, so that they are not there in the next round.
+func (b *MQTT) layToRest(ctx context.Context, t MQTTTarget, n int) error {
+	clients, err := b.connect(ctx, t, n, "ghost", nil)
+	if err != nil {
+		return err
+	}
+	for _, c := range clients {
+		err = errors.Join(err, c.Disconnect(ctx))
+	}
+	return err
 }
 
 // publishAll publishes Messages to topic 0 with one living subscriber, as many a
