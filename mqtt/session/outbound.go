@@ -16,14 +16,16 @@ func (s *Session) Deliver(now time.Time, m *Message, d Delivery) DeliverResult {
 		s.expired++
 		return Ignored
 	}
-	if s.maxPacket != 0 && s.state == connected {
+	cost := deliveryCost(m, &d)
+	// The cost is above the encoded size: only a message near the limit is
+	// worth a closer look.
+	if s.maxPacket != 0 && cost > int(s.maxPacket) && s.state == connected {
 		var e entry
 		if e.init(m, &d, 0); s.tooBig(now, &e) {
 			s.tooLarge++
 			return Ignored
 		}
 	}
-	cost := deliveryCost(m, &d)
 	if s.bytes > 0 && s.bytes+cost > s.limits.QueueBytes {
 		return Full
 	}
