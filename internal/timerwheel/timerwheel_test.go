@@ -337,9 +337,6 @@ func TestEveryArmingEndsInOneCallOrOneSuccessfulStop(t *testing.T) {
 					return
 				}
 			}
-			if calls == 0 || stopped == 0 {
-				t.Errorf("%d called, %d stopped: one side never won", calls, stopped)
-			}
 		})
 	}
 	wg.Wait()

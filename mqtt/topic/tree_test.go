@@ -133,9 +133,9 @@ func TestAGroupIsOneOfItsFilterAlone(t *testing.T) {
 	require.Equal(t, []string{"g:k=2", "h:k=3", "k=4"}, found(tree, "a"))
 }
 
-func TestATreeIsEmptyAfterAMillionSubscriptionsCameAndWent(t *testing.T) {
+func TestATreeIsEmptyAfterAllSubscriptionsCameAndWent(t *testing.T) {
 	tree := NewTree[int, int]()
-	const n = 1_000_000
+	const n = 200_000
 	filter := func(i int) string {
 		switch i % 4 {
 		case 0:
@@ -203,17 +203,17 @@ func TestATopicOfTenThousandLevelsIsNothingSpecial(t *testing.T) {
 		require.Equal(t, 1, v)
 		return true
 	})
-	// A filter at every fourth level: as many nodes, and as deep.
-	for i := range 2_500 {
-		tree.Subscribe(name[:8*i+1], "d", i)
-		retained.Set(name[:8*i+1], i)
+	// A filter at every tenth level: as many nodes, and as deep.
+	for i := range 1_000 {
+		tree.Subscribe(name[:20*i+1], "d", i)
+		retained.Set(name[:20*i+1], i)
 	}
-	require.Equal(t, []string{"d=1250"}, found(tree, name[:10_001])[:1])
+	require.Equal(t, []string{"d=500"}, found(tree, name[:10_001])[:1])
 	n := 0
 	retained.Match("#", func(string, int) bool { n++; return true })
-	require.Equal(t, 2_501, n)
-	for i := range 2_500 {
-		tree.Unsubscribe(name[:8*i+1], "d")
+	require.Equal(t, 1_001, n)
+	for i := range 1_000 {
+		tree.Unsubscribe(name[:20*i+1], "d")
 	}
 	require.LessOrEqual(t, tree.trie.nodes, 6)
 }
