@@ -101,6 +101,21 @@ func TestASessionIsResumedOnlyWhileItLives(t *testing.T) {
 	})
 }
 
+// The wheel has not yet found out that the old connection's keep-alive is over
+// when the client comes back: that end must not be the new connection's.
+func TestTakeoverOfAConnectionWhoseKeepAliveIsOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, nil)
+		time.Sleep(10 * time.Millisecond) // what follows is not due at a tick of the wheel
+		old := connect(t, b, "id", keep(3600), func(p *packet.Connect) { p.KeepAlive = 2 })
+		time.Sleep(3*time.Second + time.Nanosecond) // 1.5 x 2 s
+		c := connect(t, b, "id", keep(3600), resume)
+		require.Equal(t, packet.SessionTakenOver, receive[*packet.Disconnect](old).Code)
+		c.ping()
+		require.EqualValues(t, 0, b.Stats().Disconnects[packet.KeepAliveTimeout])
+	})
+}
+
 func TestTakeover(t *testing.T) {
 	t.Run("the old connection is told and the new one wins at once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
