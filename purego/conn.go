@@ -74,8 +74,15 @@ func (c *conn) attach(qc *quic.Conn) bool {
 	return false
 }
 
-// ended is called when quic-go's context is done.
-func (c *conn) ended() { c.finish(context.Cause(c.qc.Context())) }
+// ended is called when quic-go's context is done. A server's is derived from
+// that of the incoming, which is done first, and may not have the cause yet.
+func (c *conn) ended() {
+	ctx := c.qc.Context()
+	if c.incoming != nil {
+		ctx = c.incoming
+	}
+	c.finish(context.Cause(ctx))
+}
 
 // finish ends c with the reason that err, of quic-go, stands for, unless it has
 // one already. It returns c's reason.

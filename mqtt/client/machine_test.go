@@ -2,6 +2,7 @@ package client
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -113,7 +114,7 @@ func consistent(t testing.TB, m *machine) {
 	require.Equal(sent, m.inFlight)
 	require.Len(m.outbound.byID, identified)
 	for id, r := range m.requests.byID {
-		require.Contains(m.pending, r)
+		require.True(slices.Contains(m.pending, r))
 		require.Equal(id, r.id)
 	}
 }
@@ -126,7 +127,9 @@ func FuzzMachine(f *testing.F) {
 	f.Add([]byte{9, 2, 12, 9, 3, 12, 13, 1, 4, 3, 1, 9, 2, 13, 1})
 	f.Add([]byte{14, 20, 5, 14, 9, 14, 9, 15, 0, 1, 16, 0, 4, 3, 1, 5})
 	f.Fuzz(func(t *testing.T, ops []byte) {
-		runMachine(t, ops)
+		// Every step looks at everything that is in flight: a long script takes
+		// minutes and tells nothing that a short one does not.
+		runMachine(t, ops[:min(len(ops), 1000)])
 	})
 }
 

@@ -114,7 +114,7 @@ func TestCloseCodesReachThePeer(t *testing.T) {
 				var ae *transport.ApplicationError
 				require.ErrorAs(w, context.Cause(to.Context()), &ae)
 				require.Equal(w, transport.ErrorCode(code), ae.Code)
-				require.True(w, ae.Remote)
+				require.True(w, ae.Remote, "%v, from server %v", ae, fromServer)
 				_, err := server.AcceptStream(w.Context())
 				require.ErrorIs(w, err, net.ErrClosed)
 				_, err = client.OpenStream(w.Context())

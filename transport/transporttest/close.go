@@ -17,6 +17,8 @@ var closeCases = []testCase{
 		says: "CloseWithError ends the connection and tells the peer why."},
 	{name: "CloseCodes", rows: "T09", run: testCloseCodes,
 		says: "An ErrorCode is an application error code."},
+	{name: "CloseCodeOfMany", rows: "T09 T26", run: testCloseCodeOfMany,
+		says: "Context is done when the connection ends; context.Cause gives the reason."},
 	{name: "CloseOnce", rows: "T09", run: testCloseOnce,
 		says: "Only the first call counts; later ones return nil."},
 	{name: "CloseByBoth", rows: "T09", run: testCloseByBoth,
@@ -50,6 +52,26 @@ func calls(l *lab, c transport.Conn, s transport.Stream) map[string]error {
 		m["SendDatagram"] = c.SendDatagram([]byte("x"))
 	}
 	return m
+}
+
+// testCloseCodeOfMany gives the end of a connection many chances to be seen
+// before its reason is known.
+func testCloseCodeOfMany(l *lab) {
+	p := l.listen(setup{})
+	for i := range scale(150, 30) {
+		client, err := p.clientEP.Dial(l.ctx, p.serverEP.Addr(), p.clientCfg)
+		require.NoError(l, err)
+		server, err := p.ln.Accept(l.ctx)
+		require.NoError(l, err)
+		code := transport.ErrorCode(i + 1)
+		from, to := client, server
+		if i%2 == 1 {
+			from, to = server, client
+		}
+		require.NoError(l, from.CloseWithError(code, "over"))
+		ended(l, to)
+		wantApplication(l, context.Cause(to.Context()), code, "over", true, "the peer's Context")
+	}
 }
 
 func (l *lab) connectWithDatagrams() *pair {
