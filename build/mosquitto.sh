@@ -45,24 +45,24 @@ if [ -z "$mirror" ]; then
 	exit 1
 fi
 say "unpacking mosquitto-clients of sid into $cache"
-mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/root" "$work/deb"
+mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/files" "$work/deb"
 chmod 777 "$work/deb" "$work/lists/partial" "$work/cache/archives/partial"
 printf 'deb %s sid main\n' "$mirror" >"$work/sources.list"
 sid=(apt-get -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache")
 quietly "${sid[@]}" update
 (cd "$work/deb" && quietly "${sid[@]}" download mosquitto-clients libmosquitto1 libcjson1 libpicohttpparser1)
-for deb in "$work"/deb/*.deb; do dpkg -x "$deb" "$work/root"; done
-libs=$(dirname "$(find "$work/root" -name 'libmosquitto.so.1' -print -quit)")
+for deb in "$work"/deb/*.deb; do dpkg -x "$deb" "$work/files"; done
+libs=$(dirname "$(find "$work/files" -name 'libmosquitto.so.1' -print -quit)")
 /sbin/ldconfig -n "$libs"
 
 mkdir -p "$work/bin"
 for program in mosquitto_pub mosquitto_sub; do
-	printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$cache/root${libs#"$work/root"}" "$cache/root/usr/bin/$program" >"$work/bin/$program"
+	printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$cache/files${libs#"$work/files"}" "$cache/files/usr/bin/$program" >"$work/bin/$program"
 	chmod 755 "$work/bin/$program"
 done
 rm -rf "$cache"
 mkdir -p "$cache"
-mv "$work/root" "$work/bin" "$cache/"
+mv "$work/files" "$work/bin" "$cache/"
 if ! speaks_ws "$cache/bin"; then
 	say "mosquitto_pub of sid does not run here: $("$cache/bin/mosquitto_pub" --help 2>&1 | head -n 1)"
 	rm -rf "$cache"

@@ -87,7 +87,7 @@ func (c *Client) dialWebSocket(ctx context.Context) (mqtt.Link, error) {
 		TLSClientConfig: c.webSocketTLS(),
 	}
 	defer t.CloseIdleConnections()
-	ws, resp, err := websocket.Dial(ctx, c.target.url.String(), &websocket.DialOptions{
+	ws, resp, err := websocket.Dial(ctx, c.target.url.String(), &websocket.DialOptions{ //nolint:bodyclose // it is closed, or the connection's
 		HTTPClient: &http.Client{
 			Transport: t,
 			// The credentials of CONNECT are for the server of the URL.
