@@ -5,7 +5,7 @@ TOOL     := $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 60s
 BENCH    ?= bench-out
 
-.PHONY: help run test test-short lint fmt fuzz bench bench-go cover readme vuln
+.PHONY: help run test test-short lint fmt fuzz bench bench-go cover readme vuln deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,3 +44,6 @@ readme: ## write the generated parts of README.md
 
 vuln: ## known vulnerabilities in what we import
 	$(TOOL) govulncheck ./...
+
+deps: ## the C libraries of the native engine to come, into build/out
+	@build/deps.sh
