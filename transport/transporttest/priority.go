@@ -201,8 +201,9 @@ func testPriorityIncremental(l *lab) {
 func testPrioritySequential(l *lab) {
 	r := newRace(l)
 	var want []transport.StreamID
-	for range 4 {
-		s := r.upload(transport.Priority{Urgency: 2}, 300_000)
+	for i := range 4 {
+		// Each is smaller than the one before: in turns, the last would be first.
+		s := r.upload(transport.Priority{Urgency: 2}, 500_000-100_000*i)
 		want = append(want, s.StreamID())
 	}
 	require.Equal(l, want, r.finish())
