@@ -8,13 +8,18 @@ import (
 	"github.com/anyquic/anyquic/mqtt/packet"
 )
 
-// Shutdown stops accepting, tells MQTT 5 clients that the server shuts down
-// (DISCONNECT 0x8B), waits until each has closed its connection or
-// Config.DrainTimeout has passed, and ends everything. It waits for every
-// goroutine. If ctx is done first it ends what is left at once and returns ctx's
+// Shutdown stops accepting, gives clients Config.DrainTimeout to take what is
+// queued for them, tells MQTT 5 clients that the server shuts down (DISCONNECT
+// 0x8B), waits until each has closed its connection or Config.DrainTimeout has
+// passed once more, and ends everything. It waits for every goroutine. If ctx is done first it ends what is left at once and returns ctx's
 // error.
 func (b *Broker) Shutdown(ctx context.Context) error {
 	conns := b.stopAccepting()
+	drain, cancel := context.WithTimeout(ctx, b.cfg.DrainTimeout)
+	for _, cn := range conns {
+		cn.drain(drain) // one after the other, in the same time
+	}
+	cancel()
 	for _, cn := range conns {
 		cn.shutDown()
 	}
@@ -64,6 +69,33 @@ func (b *Broker) stopAccepting() []*conn {
 		conns = append(conns, cn)
 	}
 	return conns
+}
+
+// drain waits until everything that may be sent to the client is with its writer,
+// or ctx is done: the DISCONNECT that follows overtakes what is still queued.
+func (cn *conn) drain(ctx context.Context) {
+	c := cn.attached()
+	if c == nil {
+		return
+	}
+	for {
+		c.mu.Lock()
+		if c.conn != cn || cn.closing || !c.s.HasOutput(cn.out.id) {
+			c.mu.Unlock()
+			return
+		}
+		c.kick(time.Now())
+		if c.room == nil {
+			c.room = make(chan struct{})
+		}
+		room := c.room
+		c.mu.Unlock()
+		select {
+		case <-room: // the writer has taken some
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // shutDown ends a connection with notice if it has come as far as a session.
