@@ -28,6 +28,12 @@ const (
 	initialStreamWindow = 512 << 10
 	initialConnWindow   = 768 << 10
 
+	// initialPacketSize is the smallest that QUIC allows. quic-go checks the
+	// limit of three times what an unverified client has sent before it sends
+	// a packet, not after (RFC 9000, Section 8.1): packets of the size that
+	// clients start with keep it exact.
+	initialPacketSize = 1200
+
 	// noTimeout stands for none where quic-go needs a number. Twice this is
 	// still a time.Duration.
 	noTimeout = 100 * 365 * 24 * time.Hour
@@ -99,6 +105,7 @@ func quicConfig(cfg *transport.Config) (*quic.Config, error) {
 		// whole handshake.
 		HandshakeIdleTimeout: handshakeTimeout(cfg),
 
+		InitialPacketSize:                initialPacketSize,
 		MaxIdleTimeout:                   orNone(cfg.IdleTimeout, defaultIdleTimeout, noTimeout),
 		KeepAlivePeriod:                  max(0, cfg.KeepAlive),
 		MaxIncomingStreams:               orDefault(cfg.MaxStreams, defaultStreams),
