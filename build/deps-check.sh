@@ -19,7 +19,15 @@ check_link() (
 #include <ngtcp2/ngtcp2_crypto.h>
 #include <nghttp3/nghttp3.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* What became of assert and abort in ngtcp2: see deps-recipes.sh. */
+void aq_assert_fail(const char *expr, const char *file, unsigned line, const char *func) {
+	fprintf(stderr, "%s:%u: %s: assertion failed: %s\n", file, line, func, expr);
+	exit(1);
+}
+void aq_abort(void) { exit(1); }
 
 static int same(const char *name, const char *header, const char *library) {
 	printf("%s %s\n", name, library);

@@ -54,6 +54,13 @@ recipe_openssl() {
 	cp LICENSE.txt "$1/licences/openssl"
 }
 
+# keylog-export is left out: it would write the secrets of every connection to
+# sslkeylog.log. HAVE_SECRET_CALLBACK is the part of it that asks. The others are
+# for a verification that is Go's, for sessions that Go keeps, for keys that only
+# Go has (WOLF_PRIVATE_KEY_ID), for the names in a CertificateRequest, which
+# wolfSSL keeps for nginx and a few others only, and for tickets with room for
+# a client's certificates.
+#
 # visibility.m4 is answered "no" so that the API is hidden as well: the header
 # would mark it for export otherwise.
 recipe_wolfssl() {
@@ -66,10 +73,11 @@ recipe_wolfssl() {
 	run "autogen wolfssl" ./autogen.sh
 	run "configure wolfssl" env gl_cv_cc_visibility=no ./configure --prefix=/usr --libdir=/usr/lib \
 		--disable-shared --enable-static --with-pic --disable-examples --disable-crypttests --disable-benchmark \
-		--enable-quic --enable-aesecb --enable-session-ticket --enable-earlydata --enable-psk --enable-keylog-export \
+		--enable-quic --enable-aesecb --enable-session-ticket --enable-earlydata --enable-pkcallbacks --enable-certgen \
 		"${asm[@]}" --enable-rpk --enable-alpn --enable-sni --enable-mlkem \
 		--enable-curve25519 --enable-ed25519 --enable-harden --enable-altcertchains --disable-oldtls --disable-tlsv12 --disable-dtls \
-		CFLAGS="$(flags) -DWOLFSSL_KEYLOG_EXPORT_WARNED"
+		CFLAGS="$(flags) -DHAVE_SECRET_CALLBACK -DWOLFSSL_ALWAYS_VERIFY_CB -DHAVE_EXT_CACHE \
+			-DWOLF_PRIVATE_KEY_ID -DWOLFSSL_NGINX -DWOLFSSL_TICKET_EXTRA_PADDING_SZ=4096"
 	run "make wolfssl" make -j"$JOBS"
 	run "install wolfssl" make DESTDIR="$tmp/dest" install
 	mv "$tmp/dest/usr/include" "$tmp/dest/usr/lib" "$1/"
@@ -78,20 +86,32 @@ recipe_wolfssl() {
 	cat LICENSING COPYING >"$1/licences/wolfssl"
 }
 
-# Release is meant: it sets NDEBUG, and a library must not abort our process.
+# Assertions stay on, because what follows a false one is not defined; but they,
+# and abort, must not end the process. They become functions that the program
+# has to define: the engine's are in ngtcp2/internal/capi/guard.c. glibc's assert
+# and musl's both call __assert_fail.
 recipe_ngtcp2() {
 	run "configure ngtcp2" cmake -S . -B b -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX="$1" -DCMAKE_INSTALL_LIBDIR=lib \
-		-DCMAKE_C_FLAGS="$(flags)" -DCMAKE_C_FLAGS_RELEASE=-DNDEBUG -DCMAKE_POSITION_INDEPENDENT_CODE=ON \
+		-DCMAKE_C_FLAGS="$(flags)" -DCMAKE_C_FLAGS_RELEASE="-D__assert_fail=aq_assert_fail -Dabort=aq_abort" \
+		-DCMAKE_POSITION_INDEPENDENT_CODE=ON \
 		-DENABLE_LIB_ONLY=ON -DENABLE_SHARED_LIB=OFF -DENABLE_STATIC_LIB=ON -DBUILD_TESTING=OFF "${@:2}"
 	run "make ngtcp2" make -C b -j"$JOBS" install
+	local undefined
+	undefined=$(nm -u "$1"/lib/*.a)
+	[[ $undefined = *" aq_assert_fail"* ]] || die "ngtcp2: its assertions are not on, or this C library's assert calls another function"
+	if grep -E ' (__assert.*|abort)$' <<<"$undefined" >&2; then die "ngtcp2 calls functions that end the process"; fi
 	install_pc "$1"
 	cp COPYING "$1/licences/ngtcp2"
 }
 recipe_ngtcp2_openssl() {
 	local tls=$cache/openssl-${key[openssl]}
 	recipe_ngtcp2 "$1" -DENABLE_OPENSSL=ON -DENABLE_WOLFSSL=OFF -DOPENSSL_ROOT_DIR="$tls" -DOPENSSL_USE_STATIC_LIBS=ON \
-		-DOPENSSL_INCLUDE_DIR="$tls/include" -DOPENSSL_SSL_LIBRARY="$tls/lib/libssl.a" -DOPENSSL_CRYPTO_LIBRARY="$tls/lib/libcrypto.a"
+		-DOPENSSL_INCLUDE_DIR="$tls/include" -DOPENSSL_SSL_LIBRARY="$tls/lib/libssl.a" -DOPENSSL_CRYPTO_LIBRARY="$tls/lib/libcrypto.a" "${@:2}"
 	[ -f "$1/lib/libngtcp2_crypto_ossl.a" ] || die "ngtcp2 did not accept OpenSSL: no libngtcp2_crypto_ossl.a"
+}
+# For tests only: AddressSanitizer sees into it.
+recipe_ngtcp2_asan() {
+	recipe_ngtcp2_openssl "$1" -DCMAKE_C_FLAGS="$(flags) -g -fno-omit-frame-pointer -fsanitize=address"
 }
 recipe_ngtcp2_wolfssl() {
 	local tls=$cache/wolfssl-${key[wolfssl]}

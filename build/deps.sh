@@ -10,10 +10,11 @@ set -euo pipefail
 
 usage() {
 	cat <<'USAGE'
-usage: build/deps.sh [--check] [--force] [openssl|wolfssl|all]
+usage: build/deps.sh [--check] [--force] [openssl|wolfssl|all|asan]
 
 Builds ngtcp2 and nghttp3 with the named TLS library, or with both of them (all,
-the default), into build/out. Does nothing when they are there already.
+the default), into build/out. Does nothing when they are there already. asan is
+ngtcp2 with AddressSanitizer and OpenSSL, for tests, into build/out-asan.
 
   --check   then compiles, links and runs a small C program against build/out
   --force   builds again, whatever the cache has
@@ -31,6 +32,7 @@ USAGE
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 manifest=$here/../third_party/manifest
 out=$here/out
+header=$here/../ngtcp2/internal/capi/libraries.h
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/anyquic/deps
 JOBS=${JOBS:-$(nproc)}
 export CC=${CC:-cc}
@@ -48,7 +50,7 @@ die() { say "$@"; exit 1; }
 what=all check="" force="" keys=""
 for arg; do
 	case $arg in
-	openssl | wolfssl | all) what=$arg ;;
+	openssl | wolfssl | all | asan) what=$arg ;;
 	--check) check=1 ;;
 	--force) force=1 ;;
 	--keys) keys=1 ;;
@@ -59,9 +61,13 @@ done
 [ "$(uname -s)" = Linux ] || die "the native engine builds on Linux only: use the pure-Go engine here (no build tag)"
 
 # ngtcp2 is built once for each TLS library; its core comes out the same.
-declare -A needs=([openssl]="" [wolfssl]="" [nghttp3]="" [ngtcp2_openssl]=openssl [ngtcp2_wolfssl]=wolfssl)
+declare -A needs=([openssl]="" [wolfssl]="" [nghttp3]="" [ngtcp2_openssl]=openssl [ngtcp2_wolfssl]=wolfssl [ngtcp2_asan]=openssl)
 case $what in
 all) parts="openssl wolfssl nghttp3 ngtcp2_openssl ngtcp2_wolfssl" ;;
+asan)
+	parts="openssl nghttp3 ngtcp2_asan"
+	out=$here/out-asan header=$here/out-asan/libraries.h # nothing in the tree reads this one
+	;;
 *) parts="$what nghttp3 ngtcp2_$what" ;;
 esac
 
@@ -94,15 +100,18 @@ part_key() {
 		printf '%s\n' "${stanza[${1%%_*}]}" "$CC $compiler" "${needs[$1]:+${key[${needs[$1]}]}}"
 		declare -f flags "recipe_$1" install_pc apply_patches
 		if [[ $1 = ngtcp2_* ]]; then declare -f recipe_ngtcp2; fi
+		if [ "$1" = ngtcp2_asan ]; then declare -f recipe_ngtcp2_openssl; fi
 	} | sha256sum)
 	key[$1]=${key[$1]:0:24}
 }
 # The stamp has a line "part key version" for each part that is in out, and the
-# hash of how they are laid out.
+# hash of how they are laid out. The header says the same to Go's build cache,
+# which does not look into out.
 stamped() {
 	[ -r "$out/.deps" ] && [ -f "$out/lib/libngtcp2.a" ] && [ -f "$out/lib/libnghttp3.a" ] || return 1
 	local part lines
 	lines=$(<"$out/.deps")
+	[ -r "$header" ] && [[ $(<"$header") == "$(header_text)" ]] || return 1
 	[[ $lines == *"layout $layout" ]] || return 1
 	for part in $parts; do
 		[[ $'\n'$lines == *$'\n'"$part ${key[$part]} "* ]] || return 1
@@ -112,6 +121,8 @@ stamped() {
 		esac
 	done
 }
+
+header_text() { printf '#define AQ_LIBRARIES "%s"' "$(tr '\n' ';' <"$out/.deps")"; }
 
 # warn_versions says which library is not the pinned one, every time.
 warn_versions() {
@@ -206,6 +217,7 @@ assemble() {
 		mv "$new/$entry" "$out/$entry"
 	done
 	mv "$new/.deps" "$out/.deps"
+	header_text >"$header"
 	rm -rf "$new" "$old"
 }
 
