@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# Measures the whole program beside mochi-mqtt, in turn, and the QUIC engines, and
-# writes the reports into the folder given (default bench-out).
+# Measures the whole program beside mochi-mqtt, in turn, and the QUIC engines beside
+# quic-go by itself, ngtcp2's own examples and TLS over TCP, and writes the reports
+# into the folder given (default bench-out). The native engine and the examples are
+# measured where they can be built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-bench-out}
 mkdir -p "$out/bin"
+bin=$(cd "$out/bin" && pwd)
 
-go build -o "$out/bin/anyquic" ./cmd/anyquic
-(cd tests/peers && go build -o "../../$out/bin/" ./mochi ./quicgo)
+tags=ngtcp2
+build/deps.sh openssl || { echo "left out: the native engine" >&2; tags=; }
+go build -tags "$tags" -o "$out/bin/anyquic" ./cmd/anyquic
+(cd tests/peers && go build -o "$bin" ./mochi ./quicgo ./tlstcp ./ngtcp2)
 anyquic=$out/bin/anyquic
 mochi=mochi=$out/bin/mochi
 
@@ -20,4 +25,20 @@ report mqtt-qos0 mqtt --carrier tcp,tls,quic --peer "$mochi" --scenario throughp
 report mqtt-qos1 mqtt --carrier tcp,quic --peer "$mochi" --scenario throughput --qos 1 --messages 200000
 report mqtt-idle mqtt --carrier tcp,tls,quic --peer "$mochi" --scenario idle
 report mqtt-vanished mqtt --carrier quic --scenario vanished --size 1024 --messages 20000
-report transport transport --peer "quic-go=$out/bin/quicgo"
+
+engines=(--engine purego)
+loss=("${engines[@]}")
+if [ -n "$tags" ]; then
+	engines+=(--engine ngtcp2)
+	loss+=(--engine ngtcp2 --cc cubic,bbr)
+fi
+peers=(--peer "quic-go=$bin/quicgo" --peer "tls-tcp=$bin/tlstcp")
+bulk=("${peers[@]}")
+if examples=$(build/peers.sh bench); then
+	bulk+=(--peer "ngtcp2-examples=$bin/ngtcp2 $examples")
+else
+	echo "left out: ngtcp2's examples" >&2
+fi
+report transport-bulk transport "${engines[@]}" "${bulk[@]}" --scenario bulk
+report transport transport "${engines[@]}" "${peers[@]}" --scenario pings,streams,handshakes,idle,quiet
+report transport-loss transport "${loss[@]}" --scenario loss

@@ -3,20 +3,39 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/anyquic/anyquic/internal/benchproc"
+	"github.com/anyquic/anyquic/transport/engine"
 )
 
 // TestMain lets the test's own binary be the servers that the benchmarks start.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "bench" {
+		if os.Args[2] == "idler" {
+			os.Exit(idler())
+		}
 		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // those servers need not linger
 	os.Exit(m.Run())
+}
+
+// idler is a foreign server, and a foreign client, that can do nothing.
+func idler() int {
+	hello := benchproc.Hello{URLs: map[string]string{"quic": "127.0.0.1:1"}}
+	if err := benchproc.Answer(os.Stdin, os.Stdout, hello, func(*benchproc.Request) (any, error) {
+		return nil, errors.ErrUnsupported
+	}); err != nil {
+		return 1
+	}
+	return 0
 }
 
 func benchReportOf(t *testing.T, args ...string) benchReport {
@@ -67,13 +86,43 @@ func TestBenchMQTTLetsSubscribersVanish(t *testing.T) {
 }
 
 func TestBenchTransportMeasuresTheEngines(t *testing.T) {
-	r := benchReportOf(t, "transport", "--bulk", "1000000", "--streams", "100", "--pings", "20", "--handshakes", "4", "--idle", "4")
-	for _, metric := range []string{"upload, one stream", "download, one stream"} {
-		require.Positive(t, r.value(t, "purego", "bulk", metric))
+	name := engine.Default().Name()
+	r := benchReportOf(t, "transport", "--engine", name, "--engine", name, "--bulk", "1000000", "--streams", "100", "--pings", "20",
+		"--handshakes", "4", "--parallel", "2", "--idle", "20", "--rtt", "2ms", "--duration", "100ms",
+		"--scenario", "bulk,pings,streams,handshakes,idle,loss")
+	for _, target := range []string{name, name + "#2"} {
+		for _, metric := range [][2]string{
+			{"bulk", "upload"},
+			{"bulk", "download"},
+			{"pings", "32-byte ping-pong, p99"},
+			{"streams", "open, echo a byte, close"},
+			{"handshakes", "1 at a time"},
+			{"handshakes", "2 at a time"},
+			{"loss", "download"},
+		} {
+			require.Positive(t, r.value(t, target, metric[0], metric[1]))
+		}
+		if runtime.GOOS == "linux" {
+			require.Positive(t, r.value(t, target, "bulk", "upload, sender CPU"))
+			require.Positive(t, r.value(t, target, "idle", "with an open stream, resident"))
+		}
+		require.Less(t, r.value(t, target, "loss", "lost on the way"), 20.0)
 	}
-	require.Positive(t, r.value(t, "purego", "streams", "open, echo a byte, close"))
-	require.Positive(t, r.value(t, "purego", "pings", "32-byte ping-pong, p99"))
-	require.Positive(t, r.value(t, "purego", "handshakes", "handshakes"))
+}
+
+func TestBenchTransportLetsAPeerLeaveOutWhatItCannotDo(t *testing.T) {
+	r := benchReportOf(t, "transport", "--engine", engine.Default().Name(), "--scenario", "streams,bulk", "--streams", "10", "--bulk", "1000",
+		"--peer", "idler="+os.Args[0]+" bench idler")
+	for _, f := range r.Figures {
+		require.NotEqual(t, "idler", f.Target)
+	}
+}
+
+func TestBenchTransportNamesTheCongestionControl(t *testing.T) {
+	e := engine.Default()
+	cc := e.Features().CongestionControl[0]
+	r := benchReportOf(t, "transport", "--engine", e.Name(), "--cc", cc, "--scenario", "pings", "--pings", "3")
+	require.Positive(t, r.value(t, e.Name()+"/"+cc, "pings", "32-byte ping-pong, p50"))
 }
 
 func TestBenchRefusesWhatItCannotMeasure(t *testing.T) {
@@ -87,7 +136,12 @@ func TestBenchRefusesWhatItCannotMeasure(t *testing.T) {
 		{[]string{"mqtt", "--size", "1"}, "--size"},
 		{[]string{"mqtt", "--peer", "mochi"}, `--peer "mochi"`},
 		{[]string{"mqtt", "--peer", "none=/nowhere/broker"}, "/nowhere/broker"},
-		{[]string{"transport", "--engines", "msquic"}, "msquic"},
+		{[]string{"transport", "--engine", "msquic"}, "msquic"},
+		{[]string{"transport", "--scenario", "speed"}, `"speed"`},
+		{[]string{"transport", "--cc", "vegas"}, `"vegas"`},
+		{[]string{"transport", "--loss", "100"}, "--loss"},
+		{[]string{"transport", "--peer", "quic-go"}, `--peer "quic-go"`},
+		{[]string{"transport", "--scenario", "pings", "--peer", "none=/nowhere/server", "--pings", "1", "--rounds", "1"}, "/nowhere/server"},
 		{[]string{"transport", "--bulk", "0"}, "1 or more"},
 	} {
 		code, _, stderr := anyquic(t, append([]string{"bench"}, tt.args...)...)

@@ -1,10 +1,12 @@
-// Package benchproc is how a benchmark talks to a server that it runs in a
-// process of its own: the server prints where it listens, answers questions
-// about its memory, and ends when its standard input does.
+// Package benchproc is how a benchmark talks to the servers and clients that it
+// runs in processes of their own. Such a process prints a line that says where it
+// listens, answers requests, one JSON object a line, and ends when its standard
+// input does. [Serve] is a server, [ServeClient] a client that does what it is
+// told, [Start] the benchmark's side of both.
 package benchproc
 
 import (
-	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,49 +14,114 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"sync"
 	"time"
 )
 
-// Hello is the first line that a server prints.
+// Hello is the first line that a process prints.
 type Hello struct {
 	// URLs says where it listens, by carrier or protocol: "tcp", "quic".
 	URLs map[string]string `json:"urls"`
 }
 
-// Memory is what a server holds after a garbage collection, in bytes.
+// A Request asks a process to do something. The meaning of the fields depends on
+// what: see the Do constants.
+type Request struct {
+	Do       string        `json:"do"`
+	Addr     string        `json:"addr,omitempty"`
+	N        int64         `json:"n,omitempty"`
+	Parallel int           `json:"parallel,omitempty"`
+	For      time.Duration `json:"for,omitempty"` // ns
+}
+
+// What every process does.
+const (
+	DoMemory = "memory" // collect garbage, return Memory
+	DoUsage  = "usage"  // return Usage
+)
+
+// A reply is what comes back.
+type reply struct {
+	Result any `json:"result,omitempty"`
+	// Error says why it went wrong; Unsupported, that it cannot be done.
+	Error       string `json:"error,omitempty"`
+	Unsupported bool   `json:"unsupported,omitempty"`
+}
+
+// Memory is what a process holds after a garbage collection, in bytes.
 type Memory struct {
 	HeapInuse  uint64 `json:"heap_inuse"`
 	StackInuse uint64 `json:"stack_inuse"`
+	RSS        uint64 `json:"rss"` // resident, whoever allocated it; 0 where it is not known
 	Goroutines int    `json:"goroutines"`
 }
 
 // InUse returns the bytes of heap and stacks.
 func (m Memory) InUse() uint64 { return m.HeapInuse + m.StackInuse }
 
-// Serve is the server's side. It prints hello, answers each line that says
-// "memory", and returns when in ends.
-func Serve(in io.Reader, out io.Writer, hello Hello) error {
-	enc := json.NewEncoder(out)
+// Usage is what a process has used since it started. What is zero is not known.
+type Usage struct {
+	CPU     time.Duration `json:"cpu"`     // ns, in the program and for it in the kernel
+	Mallocs uint64        `json:"mallocs"` // objects allocated on Go's heap
+}
+
+// Sub returns what has been used since before.
+func (u Usage) Sub(before Usage) Usage {
+	return Usage{u.CPU - before.CPU, u.Mallocs - before.Mallocs}
+}
+
+// Own answers the requests that a Go process can answer about itself.
+func Own(req *Request) (any, error) {
+	switch req.Do {
+	case DoMemory:
+		var m runtime.MemStats
+		debug.FreeOSMemory() // a full collection
+		runtime.ReadMemStats(&m)
+		rss, err := ownRSS()
+		return Memory{m.HeapInuse, m.StackInuse, rss, runtime.NumGoroutine()}, err
+	case DoUsage:
+		// Unlike runtime.ReadMemStats this does not stop the program.
+		objects := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/tiny/allocs:objects"}}
+		metrics.Read(objects)
+		cpu, err := ownCPU()
+		return Usage{cpu, objects[0].Value.Uint64() + objects[1].Value.Uint64()}, err
+	}
+	return nil, fmt.Errorf("unknown request %q: %w", req.Do, errors.ErrUnsupported)
+}
+
+// Serve is a server's side: it prints hello, answers about itself, and returns
+// when in ends.
+func Serve(in io.Reader, out io.Writer, hello Hello) error { return Answer(in, out, hello, Own) }
+
+// Answer prints hello, answers each request by what handle returns, and returns
+// when in ends. An error of handle that matches errors.ErrUnsupported tells the
+// benchmark to leave a figure out; any other ends the benchmark.
+func Answer(in io.Reader, out io.Writer, hello Hello, handle func(*Request) (any, error)) error {
+	enc, dec := json.NewEncoder(out), json.NewDecoder(in)
 	if err := enc.Encode(hello); err != nil {
 		return err
 	}
-	lines := bufio.NewScanner(in)
-	for lines.Scan() {
-		if lines.Text() != "memory" {
-			return fmt.Errorf("benchproc: unknown request %q", lines.Text())
+	for {
+		var req Request
+		err := dec.Decode(&req)
+		if errors.Is(err, io.EOF) {
+			return nil
 		}
-		debug.FreeOSMemory() // a full collection
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		if err := enc.Encode(Memory{m.HeapInuse, m.StackInuse, runtime.NumGoroutine()}); err != nil {
+		if err != nil {
+			return fmt.Errorf("benchproc: request: %w", err)
+		}
+		var r reply
+		if r.Result, err = handle(&req); err != nil {
+			r = reply{Error: err.Error(), Unsupported: errors.Is(err, errors.ErrUnsupported)}
+		}
+		if err := enc.Encode(r); err != nil {
 			return err
 		}
 	}
-	return lines.Err()
 }
 
-// A Process is a running server.
+// A Process is a running server or client. It is for one goroutine at a time.
 type Process struct {
 	Hello
 	cmd   *exec.Cmd
@@ -64,7 +131,7 @@ type Process struct {
 	err   error // of the process; after once
 }
 
-// stopTimeout is how long a server may take to end after its input has.
+// stopTimeout is how long a process may take to end after its input has.
 const stopTimeout = 10 * time.Second
 
 // Start runs cmd and waits for its first line. The caller sets cmd.Stderr.
@@ -92,13 +159,47 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 // PID returns the process's number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Memory asks for the server's memory. It is not for concurrent use.
-func (p *Process) Memory() (Memory, error) {
-	var m Memory
-	if _, err := io.WriteString(p.stdin, "memory\n"); err != nil {
-		return m, err
+// Call asks the process to do something and waits for the result, which may be
+// nil. The error matches errors.ErrUnsupported if the process cannot do it. When
+// ctx is done, the process is killed.
+func (p *Process) Call(ctx context.Context, req Request, result any) error {
+	stop := context.AfterFunc(ctx, func() { p.cmd.Process.Kill() })
+	defer stop()
+	err := p.call(req, result)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return m, p.dec.Decode(&m)
+	return err
+}
+
+func (p *Process) call(req Request, result any) error {
+	if err := json.NewEncoder(p.stdin).Encode(req); err != nil {
+		return fmt.Errorf("benchproc: %s: %w", req.Do, err)
+	}
+	r := reply{Result: result}
+	switch err := p.dec.Decode(&r); {
+	case err != nil:
+		return fmt.Errorf("benchproc: %s: no answer: %w", req.Do, err)
+	case r.Unsupported:
+		return fmt.Errorf("benchproc: %s: %s: %w", req.Do, r.Error, errors.ErrUnsupported)
+	case r.Error != "":
+		return fmt.Errorf("benchproc: %s: %s", req.Do, r.Error)
+	}
+	return nil
+}
+
+// Memory asks for the process's memory.
+func (p *Process) Memory() (m Memory, err error) {
+	err = p.call(Request{Do: DoMemory}, &m)
+	return m, err
+}
+
+// Usage asks what the process has used. It is zero if the process cannot say.
+func (p *Process) Usage() (u Usage, err error) {
+	if err = p.call(Request{Do: DoUsage}, &u); errors.Is(err, errors.ErrUnsupported) {
+		return Usage{}, nil
+	}
+	return u, err
 }
 
 // Stop ends the process and waits for it.

@@ -1,39 +1,49 @@
 package benchproc
 
 import (
+	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain lets the test's own binary play the server.
+// TestMain lets the test's own binary play server and client.
 func TestMain(m *testing.M) {
-	if os.Getenv("BENCHPROC_SERVER") == "yes" {
-		if err := Serve(os.Stdin, os.Stdout, Hello{URLs: map[string]string{"tcp": "mqtt://127.0.0.1:1"}}); err != nil {
-			os.Exit(1)
+	var err error
+	switch os.Getenv("BENCHPROC") {
+	case "server":
+		var l net.Listener
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
+			go serveTCP(l) // ends with the process
+			err = Serve(os.Stdin, os.Stdout, Hello{URLs: map[string]string{"tcp": l.Addr().String()}})
 		}
-		os.Exit(0)
+	case "client":
+		err = ServeClient(os.Stdin, os.Stdout, dialTCP)
+	default:
+		os.Setenv("GORACE", "atexit_sleep_ms=0") // of the processes
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		os.Exit(1)
+	}
 }
 
 func TestServerAnswersAndEndsWithItsInput(t *testing.T) {
-	self, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), "BENCHPROC_SERVER=yes")
-	p, err := Start(cmd)
-	require.NoError(t, err)
-	require.Equal(t, "mqtt://127.0.0.1:1", p.URLs["tcp"])
-
+	p := startSelf(t, "server")
+	require.NotEmpty(t, p.URLs["tcp"])
 	for range 2 {
 		m, err := p.Memory()
 		require.NoError(t, err)
 		require.NotZero(t, m.HeapInuse)
 		require.NotZero(t, m.StackInuse)
 		require.Positive(t, m.Goroutines)
+		if runtime.GOOS == "linux" {
+			require.Greater(t, m.RSS, m.InUse(), "the program itself is resident too")
+		}
 	}
 	require.NoError(t, p.Stop())
 	require.NoError(t, p.Stop())

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // clockTick is the unit of /proc/PID/stat: USER_HZ is 100 on every Linux port
@@ -37,17 +39,31 @@ func processCPU(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * clockTick, nil
 }
 
-// PeakRSS returns the largest resident memory that the process had, in bytes.
-func (p *Process) PeakRSS() (uint64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+// procValue returns the bytes that a line of a file of /proc gives in kB.
+func procValue(file, name string) (uint64, error) {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if kb, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if kb, ok := strings.CutPrefix(line, name); ok {
 			n, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(kb), " kB"), 10, 64)
 			return n << 10, err
 		}
 	}
-	return 0, fmt.Errorf("benchproc: no VmHWM in /proc/%d/status", p.PID())
+	return 0, fmt.Errorf("benchproc: no %s in %s", name, file)
 }
+
+// ownCPU returns the processor time that this process has used, of all its
+// threads, in the program and in the kernel.
+func ownCPU() (time.Duration, error) {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0, err
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
+}
+
+// ownRSS returns the resident memory of this process, in bytes. Unlike the VmRSS
+// of /proc/PID/status, smaps_rollup counts pages.
+func ownRSS() (uint64, error) { return procValue("/proc/self/smaps_rollup", "Rss:") }

@@ -2,53 +2,20 @@ package bench
 
 import (
 	"context"
-	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"slices"
-	"sync/atomic"
+	"os/exec"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/anyquic/anyquic/internal/benchproc"
-	"github.com/anyquic/anyquic/transport"
 )
 
-// ServeTransport answers the benchmark on l until it is closed.
-func ServeTransport(l transport.Listener) error {
-	for {
-		c, err := l.Accept(context.Background())
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		go serveConn(c) // ends with c, which ends with its Endpoint
-	}
-}
-
-func serveConn(c transport.Conn) {
-	for {
-		s, err := c.AcceptStream(context.Background())
-		if err != nil {
-			return
-		}
-		go func() { _ = benchproc.ServeStream(s) }() // likewise; the client reports what it misses
-	}
-}
-
-// A TransportTarget is a ServeTransport in a process of its own, and the engine
-// to talk to it with.
+// A TransportTarget is what to measure: a server and a client of one kind, which
+// are commands that run as package benchproc describes. The client is told the
+// address that the server calls "quic", or "tls".
 type TransportTarget struct {
-	Name   string
-	Client transport.Transport
-	Addr   string
-	Proc   *benchproc.Process
+	Name           string
+	Server, Client []string
 }
 
 // Transport measures QUIC engines.
@@ -57,248 +24,321 @@ type Transport struct {
 	Streams    int   // streams to open
 	Pings      int
 	Handshakes int
-	Idle       int // connections
-	Progress   func(string)
+	Parallel   int // handshakes at once, beside one at a time
+	Idle       int // connections to hold
+	Loss       LossyPath
+	Duration   time.Duration // how long loss is watched
+	// Command starts the processes; it sets where their standard error goes.
+	Command  func(ctx context.Context, words []string) *exec.Cmd
+	Progress func(string) // may be nil; is told what begins
 }
 
-// Measure runs all scenarios against t.
-func (b *Transport) Measure(ctx context.Context, t TransportTarget, round int) ([]Sample, error) {
-	var samples []Sample
-	for _, scenario := range []struct {
-		name string
-		run  func(context.Context, TransportTarget) ([]Sample, error)
-	}{
-		{"bulk", b.bulk}, {"streams", b.streams}, {"pings", b.pings}, {"handshakes", b.handshakes}, {"idle", b.idle},
-	} {
-		if b.Progress != nil {
-			b.Progress(fmt.Sprintf("round %d: %s of %s", round, scenario.name, t.Name))
-		}
-		got, err := scenario.run(ctx, t)
+// TransportScenarios are the names for Measure, in the order of the report.
+var TransportScenarios = []string{"bulk", "pings", "streams", "handshakes", "idle", "quiet", "loss"}
+
+// idleWarmUp is how many connections a server has had, and still has, when the
+// memory of more is measured: its code and tables are in memory by then.
+const idleWarmUp = 16
+
+// quietSettle is how long a connection is left alone before it counts as quiet: what
+// follows a handshake, such as the search for the path's MTU and the discard of keys,
+// is over by then. quietFor is how long it is then watched.
+const (
+	quietSettle = 4 * time.Second
+	quietFor    = 2 * time.Second
+)
+
+// A pair is a server and a client in processes of their own.
+type pair struct {
+	server, client *benchproc.Process
+	addr           string // where the client is told to connect to
+}
+
+// Measure runs a scenario once, with a new server and a new client. What t cannot
+// do it leaves out.
+func (b *Transport) Measure(ctx context.Context, scenario string, t TransportTarget, round int) (samples []Sample, err error) {
+	run, ok := map[string]func(context.Context, *pair) ([]Sample, error){
+		"bulk": b.bulk, "pings": b.pings, "streams": b.streams, "handshakes": b.handshakes,
+		"idle": b.idle, "quiet": b.quiet, "loss": b.loss,
+	}[scenario]
+	if !ok {
+		return nil, fmt.Errorf("no scenario %q", scenario)
+	}
+	if b.Progress != nil {
+		b.Progress(fmt.Sprintf("round %d: %s of %s", round, scenario, t.Name))
+	}
+	defer func() {
 		if err != nil {
-			return nil, fmt.Errorf("%s of %s: %w", scenario.name, t.Name, err)
+			err = fmt.Errorf("%s of %s: %w", scenario, t.Name, err)
 		}
-		for _, s := range got {
-			s.Target, s.Scenario, s.Round = t.Name, scenario.name, round
-			samples = append(samples, s)
+	}()
+	var p pair
+	if p.server, err = benchproc.Start(b.Command(ctx, t.Server)); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.server.Stop()) }()
+	if p.client, err = benchproc.Start(b.Command(ctx, t.Client)); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.client.Stop()) }()
+	p.addr = p.server.URLs["quic"]
+	if p.addr == "" {
+		p.addr = p.server.URLs["tls"]
+	}
+	samples, err = run(ctx, &p)
+	for i := range samples {
+		samples[i].Target, samples[i].Scenario, samples[i].Round = t.Name, scenario, round
+	}
+	return samples, err
+}
+
+// call returns nil, nil if the client cannot do what it is told.
+func (p *pair) call(ctx context.Context, req benchproc.Request) (*benchproc.Result, error) {
+	var r benchproc.Result
+	err := p.client.Call(ctx, req, &r)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil, nil // it is left out
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
+// A bill is what something has cost both sides.
+type bill struct{ server, client benchproc.Usage }
+
+// measured is call with the bill.
+func (p *pair) measured(ctx context.Context, req benchproc.Request) (*benchproc.Result, bill, error) {
+	before, err := p.usage()
+	if err != nil {
+		return nil, bill{}, err
+	}
+	r, err := p.call(ctx, req)
+	if err != nil {
+		return nil, bill{}, err
+	}
+	after, err := p.usage()
+	return r, bill{after.server.Sub(before.server), after.client.Sub(before.client)}, err
+}
+
+func (p *pair) usage() (b bill, err error) {
+	if b.server, err = p.server.Usage(); err != nil {
+		return b, err
+	}
+	b.client, err = p.client.Usage()
+	return b, err
+}
+
+// each appends what one of n things has cost a side, as far as it is known.
+func each(samples []Sample, what, side string, u benchproc.Usage, n float64, unit time.Duration, unitName string) []Sample {
+	if u.CPU > 0 {
+		samples = append(samples, Sample{Metric: what + ", " + side + " CPU", Unit: unitName, Value: float64(u.CPU) / n / float64(unit)})
+	}
+	return samples
+}
+
+// allocations appends how much a side has allocated, if it counts packets.
+func allocations(samples []Sample, what, side string, u benchproc.Usage, packets uint64) []Sample {
+	if packets > 0 && u.Mallocs > 0 {
+		samples = append(samples, Sample{Metric: what + ", " + side + " Go allocations", Unit: "/packet", Value: float64(u.Mallocs) / float64(packets)})
+	}
+	return samples
+}
+
+func (b *Transport) bulk(ctx context.Context, p *pair) (samples []Sample, err error) {
+	for _, way := range []struct{ name, do string }{{"upload", benchproc.DoUpload}, {"download", benchproc.DoDownload}} {
+		if _, err := p.call(ctx, benchproc.Request{Do: benchproc.DoConnect, Addr: p.addr}); err != nil {
+			return nil, err
+		}
+		r, cost, err := p.measured(ctx, benchproc.Request{Do: way.do, N: b.Bulk})
+		if err != nil {
+			return nil, err
+		}
+		if r == nil {
+			continue
+		}
+		sender, receiver := cost.client, cost.server
+		if way.do == benchproc.DoDownload {
+			sender, receiver = receiver, sender
+		}
+		size := float64(b.Bulk)
+		samples = append(samples, Sample{Metric: way.name, Unit: "MB/s", Value: size / 1e6 / r.Took.Seconds()})
+		samples = each(samples, way.name, "sender", sender, size, time.Nanosecond, "ns/byte")
+		samples = each(samples, way.name, "receiver", receiver, size, time.Nanosecond, "ns/byte")
+		samples = allocations(samples, way.name, "sender", sender, r.Packets)
+		samples = allocations(samples, way.name, "receiver", receiver, r.Packets)
+	}
+	return samples, nil
+}
+
+func (b *Transport) pings(ctx context.Context, p *pair) (samples []Sample, err error) {
+	if _, err := p.call(ctx, benchproc.Request{Do: benchproc.DoConnect, Addr: p.addr}); err != nil {
+		return nil, err
+	}
+	// Both sides are warm, and the handshake is confirmed, after the first.
+	if r, err := p.call(ctx, benchproc.Request{Do: benchproc.DoPings, N: int64(b.Pings)/10 + 1}); r == nil || err != nil {
+		return nil, err
+	}
+	if _, err := p.call(ctx, benchproc.Request{Do: benchproc.DoConnect, Addr: p.addr}); err != nil {
+		return nil, err
+	}
+	r, cost, err := p.measured(ctx, benchproc.Request{Do: benchproc.DoPings, N: int64(b.Pings)})
+	if r == nil || err != nil {
+		return nil, err
+	}
+	const what = "32-byte ping-pong"
+	samples = append(samples,
+		Sample{Metric: what + ", p50", Unit: "µs", Value: microseconds(r.P50)},
+		Sample{Metric: what + ", p99", Unit: "µs", Value: microseconds(r.P99)})
+	for _, side := range cost.sides() {
+		samples = each(samples, what, side.name, side.used, float64(b.Pings), time.Microsecond, "µs")
+		samples = allocations(samples, what, side.name, side.used, r.Packets)
+	}
+	return samples, nil
+}
+
+// A billedSide is one side of a bill.
+type billedSide struct {
+	name string
+	used benchproc.Usage
+}
+
+func (b bill) sides() []billedSide { return []billedSide{{"server", b.server}, {"client", b.client}} }
+
+// streams opens streams with 64 at work at once, each with one byte echoed.
+func (b *Transport) streams(ctx context.Context, p *pair) ([]Sample, error) {
+	if _, err := p.call(ctx, benchproc.Request{Do: benchproc.DoConnect, Addr: p.addr}); err != nil {
+		return nil, err
+	}
+	r, err := p.call(ctx, benchproc.Request{Do: benchproc.DoStreams, N: int64(b.Streams), Parallel: 64})
+	if r == nil || err != nil {
+		return nil, err
+	}
+	return []Sample{{Metric: "open, echo a byte, close", Unit: "streams/s", Value: float64(b.Streams) / r.Took.Seconds()}}, nil
+}
+
+func (b *Transport) handshakes(ctx context.Context, p *pair) (samples []Sample, err error) {
+	for _, way := range []struct{ n, parallel int }{{b.Handshakes/4 + 1, 1}, {b.Handshakes, b.Parallel}} {
+		what := fmt.Sprintf("%d at a time", way.parallel)
+		r, cost, err := p.measured(ctx, benchproc.Request{Do: benchproc.DoHandshakes, Addr: p.addr, N: int64(way.n), Parallel: way.parallel})
+		if r == nil || err != nil {
+			return nil, err
+		}
+		n := float64(way.n)
+		samples = append(samples, Sample{Metric: what, Unit: "handshakes/s", Value: n / r.Took.Seconds()})
+		for _, side := range cost.sides() {
+			samples = each(samples, what, side.name, side.used, n, time.Microsecond, "µs")
 		}
 	}
 	return samples, nil
 }
 
-func (t *TransportTarget) dial(ctx context.Context) (transport.Conn, error) {
-	return transport.DialAddr(ctx, t.Client, t.Addr, &transport.Config{
-		TLS: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{benchproc.ALPN}, MinVersion: tls.VersionTLS13}, //nolint:gosec // the benchmark's own server
-	})
-}
-
-// TransportServerTLS completes the server's TLS configuration.
-func TransportServerTLS(cert tls.Certificate) *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{benchproc.ALPN}, MinVersion: tls.VersionTLS13}
-}
-
-func (b *Transport) bulk(ctx context.Context, t TransportTarget) ([]Sample, error) {
-	c, err := t.dial(ctx)
+// idle measures connections that do nothing, first without a stream and then with
+// one open.
+func (b *Transport) idle(ctx context.Context, p *pair) (samples []Sample, err error) {
+	for _, req := range []benchproc.Request{{Do: benchproc.DoHold, Addr: p.addr, N: idleWarmUp}, {Do: benchproc.DoOpen}} {
+		if r, err := p.call(ctx, req); r == nil || err != nil {
+			return nil, err
+		}
+	}
+	before, err := settled(ctx, p.server)
 	if err != nil {
 		return nil, err
 	}
-	defer c.CloseWithError(0, "")
-	cpu, _ := t.Proc.CPU()
-	upload, err := b.upload(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	used, _ := t.Proc.CPU()
-	download, err := b.download(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	mb := float64(b.Bulk) / 1e6
-	return []Sample{
-		{Metric: "upload, one stream", Unit: "MB/s", Value: mb / upload.Seconds()},
-		{Metric: "download, one stream", Unit: "MB/s", Value: mb / download.Seconds()},
-		{Metric: "receiver CPU per byte", Unit: "ns", Value: float64(used-cpu) / float64(b.Bulk)},
-	}, nil
-}
-
-func (b *Transport) upload(ctx context.Context, c transport.Conn) (time.Duration, error) {
-	s, err := c.OpenStream(ctx)
-	if err != nil {
-		return 0, err
-	}
-	start := time.Now()
-	if _, err := s.Write([]byte{benchproc.OpSink}); err != nil {
-		return 0, err
-	}
-	buf := make([]byte, benchproc.Chunk)
-	for left := b.Bulk; left > 0; {
-		n, err := s.Write(buf[:min(left, benchproc.Chunk)])
+	for _, step := range []struct {
+		name string
+		req  benchproc.Request
+	}{
+		{"without a stream", benchproc.Request{Do: benchproc.DoHold, Addr: p.addr, N: int64(b.Idle)}},
+		{"with an open stream", benchproc.Request{Do: benchproc.DoOpen}},
+	} {
+		if r, err := p.call(ctx, step.req); r == nil || err != nil {
+			return samples, err
+		}
+		after, err := settled(ctx, p.server)
 		if err != nil {
-			return 0, err
-		}
-		left -= int64(n)
-	}
-	if err := s.Close(); err != nil {
-		return 0, err
-	}
-	var n [8]byte
-	if _, err := io.ReadFull(s, n[:]); err != nil {
-		return 0, err
-	}
-	if got := binary.BigEndian.Uint64(n[:]); got != uint64(b.Bulk) {
-		return 0, fmt.Errorf("the server got %d of %d bytes", got, b.Bulk)
-	}
-	return time.Since(start), nil
-}
-
-func (b *Transport) download(ctx context.Context, c transport.Conn) (time.Duration, error) {
-	s, err := c.OpenStream(ctx)
-	if err != nil {
-		return 0, err
-	}
-	start := time.Now()
-	if _, err := s.Write(binary.BigEndian.AppendUint64([]byte{benchproc.OpSource}, uint64(b.Bulk))); err != nil {
-		return 0, err
-	}
-	if err := s.Close(); err != nil {
-		return 0, err
-	}
-	got, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{s}, make([]byte, benchproc.Chunk))
-	if err != nil {
-		return 0, err
-	}
-	if got != b.Bulk {
-		return 0, fmt.Errorf("got %d of %d bytes", got, b.Bulk)
-	}
-	return time.Since(start), nil
-}
-
-// streams opens streams with 64 at work at once, each with one byte echoed.
-func (b *Transport) streams(ctx context.Context, t TransportTarget) ([]Sample, error) {
-	c, err := t.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer c.CloseWithError(0, "")
-	start := time.Now()
-	var next atomic.Int64
-	g, ctx := errgroup.WithContext(ctx)
-	for range 64 {
-		g.Go(func() error {
-			for next.Add(1) <= int64(b.Streams) {
-				s, err := c.OpenStream(ctx)
-				if err != nil {
-					return err
-				}
-				if _, err := s.Write([]byte{benchproc.OpEcho, 'x'}); err != nil {
-					return err
-				}
-				if err := s.Close(); err != nil {
-					return err
-				}
-				if got, err := io.ReadAll(s); err != nil || string(got) != "x" {
-					return fmt.Errorf("echo %q: %w", got, err)
-				}
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	return []Sample{{Metric: "open, echo a byte, close", Unit: "streams/s", Value: float64(b.Streams) / time.Since(start).Seconds()}}, nil
-}
-
-func (b *Transport) pings(ctx context.Context, t TransportTarget) ([]Sample, error) {
-	c, err := t.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer c.CloseWithError(0, "")
-	s, err := c.OpenStream(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := s.Write([]byte{benchproc.OpEcho}); err != nil {
-		return nil, err
-	}
-	msg := make([]byte, 32)
-	took := make([]time.Duration, b.Pings)
-	for i := range took {
-		start := time.Now()
-		if _, err := s.Write(msg); err != nil {
 			return nil, err
 		}
-		if _, err := io.ReadFull(s, msg); err != nil {
+		per := func(after, before uint64) float64 { return (float64(after) - float64(before)) / float64(b.Idle) / 1024 }
+		if after.RSS > 0 {
+			samples = append(samples, Sample{Metric: step.name + ", resident", Unit: "KiB", Value: per(after.RSS, before.RSS)})
+		}
+		if after.InUse() > 0 {
+			samples = append(samples, Sample{Metric: step.name + ", Go heap and stacks", Unit: "KiB", Value: per(after.InUse(), before.InUse())})
+		}
+	}
+	return samples, nil
+}
+
+// settled returns a process's memory once it no longer shrinks: stacks shrink from
+// one garbage collection to the next, and what a handshake needed is freed when
+// the peer has confirmed it.
+func settled(ctx context.Context, p *benchproc.Process) (benchproc.Memory, error) {
+	m, err := p.Memory()
+	for range 10 {
+		if err != nil {
+			return m, err
+		}
+		select {
+		case <-ctx.Done():
+			return m, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+		before := m
+		m, err = p.Memory()
+		if m.RSS+m.InUse() > (before.RSS+before.InUse())/1000*999 {
+			break
+		}
+	}
+	return m, err
+}
+
+// quiet measures what a connection costs on which nothing happens.
+func (b *Transport) quiet(ctx context.Context, p *pair) (samples []Sample, err error) {
+	for _, req := range []benchproc.Request{{Do: benchproc.DoHold, Addr: p.addr, N: 1}, {Do: benchproc.DoOpen}} {
+		if r, err := p.call(ctx, req); r == nil || err != nil {
 			return nil, err
 		}
-		took[i] = time.Since(start)
 	}
-	slices.Sort(took)
-	return []Sample{
-		{Metric: "32-byte ping-pong, p50", Unit: "µs", Value: microseconds(percentile(took, 0.5))},
-		{Metric: "32-byte ping-pong, p99", Unit: "µs", Value: microseconds(percentile(took, 0.99))},
-	}, nil
-}
-
-// handshakes connects with 4 handshakes at work at once.
-func (b *Transport) handshakes(ctx context.Context, t TransportTarget) ([]Sample, error) {
-	start := time.Now()
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
-	for range b.Handshakes {
-		g.Go(func() error {
-			c, err := t.dial(ctx)
-			if err != nil {
-				return err
-			}
-			return c.CloseWithError(0, "")
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	return []Sample{{Metric: "handshakes", Unit: "1/s", Value: float64(b.Handshakes) / time.Since(start).Seconds()}}, nil
-}
-
-func (b *Transport) idle(ctx context.Context, t TransportTarget) ([]Sample, error) {
-	before, err := t.Proc.Memory()
-	if err != nil {
-		return nil, err
-	}
-	conns := make([]transport.Conn, b.Idle)
-	defer func() {
-		for _, c := range conns {
-			if c != nil {
-				c.CloseWithError(0, "")
-			}
+	var used [2]bill
+	for i, wait := range []time.Duration{quietSettle, quietFor} {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
 		}
-	}()
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
-	for i := range conns {
-		g.Go(func() (err error) {
-			// An echo on a stream that stays open: as an MQTT client's.
-			conns[i], err = t.dial(gctx)
-			if err != nil {
-				return err
-			}
-			s, err := conns[i].OpenStream(gctx)
-			if err != nil {
-				return err
-			}
-			if _, err := s.Write([]byte{benchproc.OpEcho, 'x'}); err != nil {
-				return err
-			}
-			_, err = io.ReadFull(s, make([]byte, 1))
-			return err
-		})
+		if used[i], err = p.usage(); err != nil {
+			return nil, err
+		}
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
+	cost := bill{used[1].server.Sub(used[0].server), used[1].client.Sub(used[0].client)}
+	for _, side := range cost.sides() {
+		samples = each(samples, "idle", side.name, side.used, quietFor.Seconds(), time.Microsecond, "µs/s")
 	}
-	after, err := t.Proc.Memory()
+	return samples, nil
+}
+
+// loss measures how much arrives over a lossy path.
+func (b *Transport) loss(ctx context.Context, p *pair) (samples []Sample, err error) {
+	if p.server.URLs["quic"] == "" {
+		return nil, nil // the relay is for UDP
+	}
+	r, err := newRelay(p.addr, b.Loss)
 	if err != nil {
 		return nil, err
 	}
-	return []Sample{{Metric: "memory per idle connection", Unit: "KiB", Value: (float64(after.InUse()) - float64(before.InUse())) / float64(b.Idle) / 1024}}, nil
+	defer r.close()
+	if _, err := p.call(ctx, benchproc.Request{Do: benchproc.DoConnect, Addr: r.addr()}); err != nil {
+		return nil, err
+	}
+	got, cost, err := p.measured(ctx, benchproc.Request{Do: benchproc.DoWatch, For: b.Duration})
+	if got == nil || err != nil {
+		return nil, err
+	}
+	lost, total := r.counters()
+	samples = append(samples,
+		Sample{Metric: "download", Unit: "MB/s", Value: float64(got.Bytes) / 1e6 / got.Took.Seconds()},
+		Sample{Metric: "lost on the way", Unit: "%", Value: 100 * float64(lost) / float64(max(1, total))})
+	return each(samples, "download", "sender", cost.server, float64(max(1, got.Bytes)), time.Nanosecond, "ns/byte"), nil
 }
