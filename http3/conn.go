@@ -1,0 +1,284 @@
+package http3
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/anyquic/anyquic/transport"
+)
+
+var (
+	errClosed         = fmt.Errorf("http3: write after close: %w", net.ErrClosed)
+	errPeerFieldLimit = errors.New("http3: header larger than the peer accepts")
+)
+
+// Extensions are what a protocol above HTTP/3, such as WebTransport, adds to
+// every connection. The zero Extensions add nothing. They must not be modified
+// after use. Their functions are called in goroutines of their own, and keep the
+// stream as long as they need; until it returns, one for a client's bidirectional
+// stream counts as a handler.
+type Extensions struct {
+	// Settings are announced besides those of this package.
+	Settings map[uint64]uint64
+
+	// UniStreams take over the peer's unidirectional streams, by stream type;
+	// what remains to be read is what follows the type.
+	UniStreams map[uint64]func(*Conn, transport.ReceiveStream)
+
+	// BidiStreams take over the bidirectional streams that the peer opened and
+	// that do not start with a HEADERS frame, by what they start with.
+	BidiStreams map[uint64]func(*Conn, transport.Stream)
+}
+
+// A Conn is an HTTP/3 connection.
+type Conn struct {
+	qc     transport.Conn
+	client bool
+	codec  codec
+	ext    *Extensions
+
+	settled chan struct{} // closed when peer is set
+	peer    Settings      // of the peer
+
+	ownMu sync.Mutex // held while the own streams are written
+	own   [ownStreams]transport.SendStream
+
+	onGoAway   func(id uint64)               // client
+	onPriority func(id uint64, value string) // server
+
+	tlsState  atomic.Pointer[tls.ConnectionState] // nil before the handshake is complete
+	datagrams datagrams
+	wg        sync.WaitGroup // of the goroutines that the connection's end ends
+}
+
+// newConn takes over qc. start must be called next.
+func newConn(qc transport.Conn, client bool, maxFieldSection uint64, ext *Extensions) *Conn {
+	c := &Conn{qc: qc, client: client, ext: ext, settled: make(chan struct{})}
+	c.datagrams.on = qc.State().MaxDatagram > 0
+	c.codec = newGoCodec(codecConfig{
+		client: client,
+		settings: Settings{
+			MaxFieldSection: maxFieldSection,
+			ExtendedConnect: !client,
+			Datagrams:       c.datagrams.on,
+			Other:           ext.Settings,
+		},
+		takeUni:  func(t uint64) bool { return ext.UniStreams[t] != nil },
+		takeBidi: func(t uint64) bool { return ext.BidiStreams[t] != nil },
+	})
+	return c
+}
+
+// start sends the settings and reads the peer's streams, in goroutines that end
+// with the connection.
+func (c *Conn) start() {
+	c.wg.Go(func() {
+		if err := c.flush(); err != nil {
+			c.lost(err)
+		}
+	})
+	c.wg.Go(c.acceptUni)
+	if c.datagrams.on {
+		c.wg.Go(c.receiveDatagrams)
+	}
+}
+
+// Transport returns the QUIC connection. Its streams that carry HTTP/3 must be
+// left alone.
+func (c *Conn) Transport() transport.Conn { return c.qc }
+
+// tls returns what the handshake negotiated. Nobody may modify it.
+func (c *Conn) tls() *tls.ConnectionState {
+	if st := c.tlsState.Load(); st != nil {
+		return st
+	}
+	st := c.qc.State()
+	if st.HandshakeComplete {
+		c.tlsState.Store(&st.TLS)
+	}
+	return &st.TLS
+}
+
+// Settings returns what the peer has announced. It waits until that has
+// arrived.
+func (c *Conn) Settings(ctx context.Context) (Settings, error) {
+	select {
+	case <-c.settled:
+		return c.peer, nil
+	case <-c.qc.Context().Done():
+		return Settings{}, wrap(context.Cause(c.qc.Context()))
+	case <-ctx.Done():
+		return Settings{}, ctx.Err()
+	}
+}
+
+// peerMaxFieldSection is the limit as far as it is known.
+func (c *Conn) peerMaxFieldSection() uint64 {
+	select {
+	case <-c.settled:
+		return c.peer.maxFieldSection()
+	default:
+		return unlimitedFieldSection
+	}
+}
+
+// fail ends the connection for what the peer did.
+func (c *Conn) fail(e *Error) { c.qc.CloseWithError(e.Code, e.Reason) }
+
+// lost ends the connection for an error of an own stream, which the peer must
+// not cancel.
+//
+// https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
+func (c *Conn) lost(err error) {
+	if c.qc.Context().Err() != nil {
+		return
+	}
+	if _, ok := errors.AsType[*transport.StreamError](err); ok {
+		c.fail(connError(ErrClosedCriticalStream, "%v", err))
+		return
+	}
+	c.fail(connError(ErrInternal, "%v", err))
+}
+
+// criticalWrite bounds the time that the peer may leave a few bytes on its
+// control stream unread.
+const criticalWrite = 30 * time.Second
+
+// send calls f, which gives the codec something to say on an own stream, and
+// writes that.
+func (c *Conn) send(f func(codec)) error {
+	f(c.codec)
+	err := c.flush()
+	if err != nil {
+		c.lost(err)
+	}
+	return err
+}
+
+// flush writes what the codec has for the own streams.
+func (c *Conn) flush() error {
+	if !c.codec.isPending() {
+		return nil
+	}
+	c.ownMu.Lock()
+	defer c.ownMu.Unlock()
+	var buf [256]byte
+	for own := range ownStreams {
+		p := c.codec.pending(own, buf[:0])
+		if len(p) == 0 {
+			continue
+		}
+		s := c.own[own]
+		if s == nil {
+			var err error
+			if s, err = c.qc.OpenUniStream(c.qc.Context()); err != nil {
+				return err
+			}
+			s.SetPriority(transport.PriorityCritical)
+			c.own[own] = s
+		}
+		if err := s.SetWriteDeadline(time.Now().Add(criticalWrite)); err != nil {
+			return err
+		}
+		if _, err := s.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// acceptUni starts a goroutine for each unidirectional stream of the peer, as
+// many as the transport's limit allows. It ends with the connection.
+func (c *Conn) acceptUni() {
+	for {
+		rs, err := c.qc.AcceptUniStream(c.qc.Context())
+		if err != nil {
+			return
+		}
+		c.wg.Go(func() { c.readUni(rs) }) // ends with the stream or the connection
+	}
+}
+
+func (c *Conn) readUni(rs transport.ReceiveStream) {
+	id := rs.StreamID()
+	buf := make([]byte, 256)
+	var ev []event
+	for {
+		n, err := rs.Read(buf)
+		if err != nil && c.qc.Context().Err() != nil {
+			return
+		}
+		end := err != nil // EOF, or cancelled by the peer
+		var codecErr error
+		ev, codecErr = c.codec.receiveUni(id, buf[:n], end, ev[:0])
+		if e, ok := errors.AsType[*Error](codecErr); ok {
+			c.fail(e)
+			return
+		}
+		for _, e := range ev {
+			switch e.kind {
+			case eventIgnored:
+				// https://www.rfc-editor.org/rfc/rfc9114#section-6.2
+				rs.CancelRead(ErrStreamCreation)
+				return
+			case eventTaken:
+				c.ext.UniStreams[e.id](c, &restReceiveStream{rs, e.data})
+				return
+			default:
+				c.handle(e)
+			}
+		}
+		if end {
+			return
+		}
+	}
+}
+
+// handle acts on what the peer said on its control stream.
+func (c *Conn) handle(e event) {
+	switch e.kind {
+	case eventSettings:
+		c.peer = e.peer
+		close(c.settled)
+	case eventGoAway:
+		if c.onGoAway != nil {
+			c.onGoAway(e.id)
+		}
+	case eventPriority:
+		if c.onPriority != nil {
+			c.onPriority(e.id, e.value)
+		}
+	}
+}
+
+// A restReceiveStream returns first what was read already.
+type restReceiveStream struct {
+	transport.ReceiveStream
+	rest []byte
+}
+
+func (s *restReceiveStream) Read(p []byte) (int, error) { return readRest(p, &s.rest, s.ReceiveStream) }
+
+// A restStream returns first what was read already.
+type restStream struct {
+	transport.Stream
+	rest []byte
+}
+
+func (s *restStream) Read(p []byte) (int, error) { return readRest(p, &s.rest, s.Stream) }
+
+func readRest(p []byte, rest *[]byte, r io.Reader) (int, error) {
+	if len(*rest) > 0 {
+		n := copy(p, *rest)
+		*rest = (*rest)[n:]
+		return n, nil
+	}
+	return r.Read(p)
+}
