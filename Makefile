@@ -5,30 +5,41 @@ TOOL     := $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 60s
 BENCH    ?= bench-out
 
-.PHONY: help run test test-short lint fmt fuzz bench bench-go cover readme vuln deps
+.PHONY: help run test test-go test-native test-short asan lint fmt fuzz fuzz-asan bench bench-go cover readme licences vuln deps
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## start the broker on loopback: TCP, TLS, WebSocket and QUIC
 	$(GO) run ./cmd/anyquic serve
 
-test: ## everything, with the race detector; installs the foreign MQTT clients where it may
+test: ## everything, with the race detector; installs what it needs where it may
 	@build/test.sh
+
+test-go: ## the default build alone: pure Go
+	@build/test.sh go
+
+test-native: ## the native engine alone, with OpenSSL and with wolfSSL
+	@build/test.sh native
+
+asan: ## the native engine under AddressSanitizer
+	@build/test.sh asan
 
 test-short: ## the quick part, without the race detector
 	$(GO) test -short -shuffle=on ./...
 
-lint: ## formatting, vet and golangci-lint
+lint: ## formatting, vet and golangci-lint, for every build
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }
-	$(GO) vet ./...
-	$(TOOL) golangci-lint run ./...
+	@build/lint.sh
 
 fmt: ## format the code
 	$(TOOL) gofumpt -w .
 
 fuzz: ## run every fuzz target for FUZZTIME (60s)
 	@build/fuzz.sh $(FUZZTIME)
+
+fuzz-asan: ## the native engine's fuzz targets under AddressSanitizer, for FUZZTIME (60s)
+	@build/fuzz.sh $(FUZZTIME) asan
 
 bench: ## the whole-program figures, beside mochi-mqtt, into bench-out/
 	@build/bench.sh $(BENCH)
@@ -40,10 +51,13 @@ cover: ## statement coverage per package
 	$(GO) test -short -cover ./...
 
 readme: ## write the generated parts of README.md
-	$(GO) test ./cmd/anyquic -run TestREADME -update
+	@build/readme.sh
+
+licences: ## write third_party/licences: the list for all that we link
+	$(GO) test ./third_party -count=1 -update
 
 vuln: ## known vulnerabilities in what we import
 	$(TOOL) govulncheck ./...
 
-deps: ## the C libraries of the native engine to come, into build/out
+deps: ## the C libraries of the native engine, into build/out
 	@build/deps.sh

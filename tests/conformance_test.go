@@ -3,6 +3,7 @@
 package tests
 
 import (
+	"flag"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,5 +24,21 @@ func TestConformance(t *testing.T) {
 	}
 	if testing.Verbose() {
 		require.NoError(t, transporttest.WriteMatrix(t.Output(), results))
+	}
+	if flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" {
+		requireEveryPair(t, results)
+	}
+}
+
+// requireEveryPair checks that every pair ran the same cases.
+func requireEveryPair(t *testing.T, results []transporttest.Result) {
+	t.Helper()
+	ran := map[string]int{}
+	for _, r := range results {
+		ran[r.Pair]++
+	}
+	require.Len(t, ran, len(engine.All())*len(engine.All()))
+	for pair, n := range ran {
+		require.Equal(t, ran[results[0].Pair], n, pair)
 	}
 }

@@ -38,6 +38,7 @@ var rules = []rule{
 	{prefix: "http3/webtransport", ours: []string{"transport", "internal", "http3"}},
 	{prefix: "mqtt", ours: []string{"mqtt", "internal"}},
 	{prefix: "mqtt/mqttquic", ours: []string{"mqtt", "internal", "transport"}},
+	{prefix: "third_party"},
 	{prefix: "internal", ours: []string{"internal"}},
 	{prefix: "cmd", any: true, entry: true},
 	{prefix: "tests", any: true, entry: true},
@@ -60,6 +61,7 @@ var exclusives = []exclusive{
 	{module + "/purego", []string{"transport/engine"}},
 	{module + "/ngtcp2", []string{"transport/engine"}},
 	{module + "/ngtcp2/internal/capi", []string{"ngtcp2"}},
+	{module + "/third_party", []string{"cmd"}},
 	{module + "/internal/testcert", []string{"transport/transporttest", "mqtt/mqtttest", "cmd", "tests", "examples"}},
 	{"flag", []string{"cmd", "tests", "examples"}},
 	{"github.com/spf13/cobra", []string{"cmd"}},
@@ -69,7 +71,7 @@ var exclusives = []exclusive{
 var cgo = []string{"ngtcp2/internal/capi", "nghttp3"}
 
 // standardOnly import nothing but the standard library outside of test files.
-var standardOnly = []string{"transport", "mqtt/packet", "mqtt/topic"}
+var standardOnly = []string{"transport", "mqtt/packet", "mqtt/topic", "third_party"}
 
 // A listedPackage is what go list says about a package.
 type listedPackage struct {

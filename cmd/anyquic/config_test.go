@@ -5,6 +5,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/require"
+
+	"github.com/anyquic/anyquic/transport/engine"
 )
 
 func TestCheckPrintsWhatFileAndFlagsMakeOfTheDefaults(t *testing.T) {
@@ -24,7 +26,7 @@ timeouts:
 	require.NoError(t, yaml.UnmarshalWithOptions([]byte(stdout), &cfg, yaml.Strict()), stdout)
 
 	want := defaults()
-	want.Engine = "purego"
+	want.Engine = engine.Default().Name()
 	want.Host = "0.0.0.0"
 	want.Listen.TCP = "0.0.0.0:1883"
 	want.Listen.TLS = off

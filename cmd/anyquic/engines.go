@@ -30,10 +30,7 @@ func newEngines() *cobra.Command {
 		Example: "  anyquic engines\n  anyquic engines --json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var infos []engineInfo
-			for i, t := range engine.All() {
-				infos = append(infos, engineInfo{t.Name(), i == 0, t.Features()})
-			}
+			infos := engineInfos()
 			if asJSON {
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				enc.SetIndent("", "  ")
@@ -46,40 +43,53 @@ func newEngines() *cobra.Command {
 	return cmd
 }
 
+// engineInfos returns the engines of this build, the default first.
+func engineInfos() []engineInfo {
+	var infos []engineInfo
+	for i, t := range engine.All() {
+		infos = append(infos, engineInfo{t.Name(), i == 0, t.Features()})
+	}
+	return infos
+}
+
 func printEngines(w io.Writer, infos []engineInfo) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for i, row := range featureTable(infos) {
-		fmt.Fprintln(tw, strings.Join(row, "\t"))
-		if i == 0 {
-			fmt.Fprintln(tw, strings.Repeat("-\t", len(row)-1)+"-")
+	heads := make([]string, len(infos))
+	for i, e := range infos {
+		heads[i] = e.Name
+		if e.Default {
+			heads[i] += " (default)"
 		}
+	}
+	table := featureTable(infos)
+	table = append([][]string{append([]string{"feature"}, heads...), slices.Repeat([]string{"-"}, len(heads)+1)}, table...)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range table {
+		fmt.Fprintln(tw, strings.Join(row, "\t"))
 	}
 	return tw.Flush()
 }
 
-// featureTable returns features by engine, a heading first. `anyquic engines`
+// featureTable returns features by engine, without a heading. `anyquic engines`
 // and the README print it.
 func featureTable(infos []engineInfo) [][]string {
 	rows := []struct {
 		name string
-		of   func(engineInfo) string
+		of   func(transport.Features) string
 	}{
-		{"feature", func(e engineInfo) string { return e.Name }},
-		{"libraries", func(e engineInfo) string { return strings.Trim(libraries(e.Features.Versions), " ()") }},
-		{"default", func(e engineInfo) string { return yesNo(e.Default) }},
-		{"0-RTT", func(e engineInfo) string { return yesNo(e.Features.EarlyData) }},
-		{"datagrams (RFC 9221)", func(e engineInfo) string { return yesNo(e.Features.Datagrams) }},
-		{"RESET_STREAM_AT", func(e engineInfo) string { return yesNo(e.Features.ReliableReset) }},
-		{"active migration", func(e engineInfo) string { return yesNo(e.Features.Migration) }},
-		{"qlog", func(e engineInfo) string { return yesNo(e.Features.QLog) }},
-		{"raw public keys (RFC 7250)", func(e engineInfo) string { return yesNo(e.Features.RawPublicKeys) }},
-		{"congestion control", func(e engineInfo) string { return strings.Join(e.Features.CongestionControl, ", ") }},
+		{"libraries", func(f transport.Features) string { return strings.Trim(libraries(f.Versions), " ()") }},
+		{"0-RTT", func(f transport.Features) string { return yesNo(f.EarlyData) }},
+		{"datagrams (RFC 9221)", func(f transport.Features) string { return yesNo(f.Datagrams) }},
+		{"RESET_STREAM_AT", func(f transport.Features) string { return yesNo(f.ReliableReset) }},
+		{"active migration", func(f transport.Features) string { return yesNo(f.Migration) }},
+		{"qlog", func(f transport.Features) string { return yesNo(f.QLog) }},
+		{"raw public keys (RFC 7250)", func(f transport.Features) string { return yesNo(f.RawPublicKeys) }},
+		{"congestion control", func(f transport.Features) string { return strings.Join(f.CongestionControl, ", ") }},
 	}
 	table := make([][]string, len(rows))
 	for i, row := range rows {
 		table[i] = []string{row.name}
 		for _, e := range infos {
-			table[i] = append(table[i], row.of(e))
+			table[i] = append(table[i], row.of(e.Features))
 		}
 	}
 	return table

@@ -18,10 +18,9 @@ import (
 
 	"github.com/anyquic/anyquic/internal/selfcert"
 	"github.com/anyquic/anyquic/internal/testbuild"
-	"github.com/anyquic/anyquic/transport/engine"
 )
 
-var update = flag.Bool("update", false, "write the generated parts of README.md")
+var update = flag.Bool("update", false, "write the generated parts of README.md and the files of testdata/engines")
 
 const root = "../.."
 
@@ -51,18 +50,7 @@ func TestREADMEIsWhatTheCodeSays(t *testing.T) {
 func generated(t *testing.T, source string) string {
 	t.Helper()
 	if source == "engines" {
-		var infos []engineInfo
-		for i, e := range engine.All() {
-			infos = append(infos, engineInfo{e.Name(), i == 0, e.Features()})
-		}
-		var b strings.Builder
-		for i, row := range featureTable(infos) {
-			fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
-			if i == 0 {
-				fmt.Fprintf(&b, "%s|\n", strings.Repeat("|---", len(row)))
-			}
-		}
-		return b.String()
+		return engineTable(t)
 	}
 	code, err := os.ReadFile(filepath.Join(root, source))
 	require.NoError(t, err)

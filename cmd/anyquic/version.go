@@ -19,25 +19,34 @@ type versionInfo struct {
 	Platform string            `json:"platform"`
 	Engine   string            `json:"engine"`
 	Versions map[string]string `json:"versions"` // of the default engine's libraries
+	Tags     string            `json:"tags,omitempty"`
+	Licences []component       `json:"licenses,omitempty"` // with --licenses
 }
 
 func newVersion() *cobra.Command {
-	var asJSON bool
+	var asJSON, licences bool
 	cmd := &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version of the program and of what is inside",
-		Example: "  anyquic version --json",
+		Example: "  anyquic version --json\n  anyquic version --licenses",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := buildVersion()
-			if asJSON {
+			if licences {
+				v.Licences = linked(engine.All())
+			}
+			switch {
+			case asJSON:
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+			case licences:
+				return printLicences(cmd.OutOrStdout(), v.Licences)
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "anyquic %s %s %s, engine %s%s\n", v.Version, v.Go, v.Platform, v.Engine, libraries(v.Versions))
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&licences, "licenses", false, "list what this program is linked with, and the licence of each")
 	return cmd
 }
 
@@ -59,8 +68,11 @@ func buildVersion() versionInfo {
 		v.Version = info.Main.Version
 	}
 	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
+		switch s.Key {
+		case "vcs.revision":
 			v.Revision = s.Value
+		case "-tags":
+			v.Tags = s.Value
 		}
 	}
 	return v

@@ -4,6 +4,7 @@ package testbuild
 import (
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"testing"
 )
 
@@ -14,12 +15,26 @@ const Root = "github.com/anyquic/anyquic"
 // race detector is not to wait a second for what other threads may have to say.
 func Env() []string { return append(os.Environ(), "GORACE=atexit_sleep_ms=0") }
 
-// Program builds the package and writes the program to the file out. If the test
+// Setting returns what the toolchain was told when it built the test: "-tags",
+// "CGO_ENABLED" and so on.
+func Setting(key string) string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == key {
+				return s.Value
+			}
+		}
+	}
+	return ""
+}
+
+// Program builds the package and writes the program to the file out. It is built
+// as the test is: with the same tags, and so the same engines; and if the test
 // runs with the race detector, so does the program: then it finds races too, and
 // the packages need not be compiled a second time.
 func Program(t testing.TB, out, pkg string, flags ...string) {
 	t.Helper()
-	args := []string{"build", "-o", out}
+	args := []string{"build", "-o", out, "-tags=" + Setting("-tags")}
 	if raceEnabled {
 		args = append(args, "-race")
 	}

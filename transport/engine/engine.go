@@ -1,6 +1,8 @@
 // Package engine lists the QUIC transports compiled into the program.
 //
-// Only programs and tests use it: libraries are handed a transport.
+// The engine on quic-go is always there. The one on ngtcp2 is there, and
+// preferred, in a build with the tag ngtcp2 and with cgo. Only programs and tests
+// use this package: libraries are handed a transport.
 package engine
 
 import (
@@ -13,7 +15,7 @@ import (
 )
 
 // transports is in order of preference.
-var transports = []transport.Transport{purego.Transport}
+var transports = append(slices.Clip(native), purego.Transport)
 
 // All returns the compiled-in transports, preferred first.
 func All() []transport.Transport { return slices.Clone(transports) }
