@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -341,8 +342,12 @@ func TestCertificatesAreParsedOnceAndKeptWithinALimit(t *testing.T) {
 	stapled := one
 	stapled.OCSPStaple = []byte{1}
 	b, err = cache.get(&stapled)
-	require.NoError(t, err)
-	require.NotSame(t, a, b)
+	if capi.TLSLibrary() == "wolfssl" {
+		require.ErrorContains(t, err, "OCSP")
+	} else {
+		require.NoError(t, err)
+		require.NotSame(t, a, b)
+	}
 	shorter := one
 	shorter.Certificate = one.Certificate[:1]
 	c, err := cache.get(&shorter)
@@ -359,7 +364,7 @@ func TestCertificatesAreParsedOnceAndKeptWithinALimit(t *testing.T) {
 
 	key := newECDSA(t)
 	for i := range maxCertificates + 10 {
-		tmpl := &x509.Certificate{SerialNumber: big.NewInt(int64(i))}
+		tmpl := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 1)), NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
 		der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 		require.NoError(t, err)
 		_, err = cache.get(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})

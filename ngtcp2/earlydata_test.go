@@ -112,7 +112,9 @@ func TestNoEarlyDataIsSentWithASessionThatIsTooOld(t *testing.T) {
 func TestASessionWithinItsLifetimeBringsEarlyData(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		r, _ := newEarlyRig(t, func(c *transport.Config) { c.EarlyData = true }, nil)
-		time.Sleep(time.Minute) // it is what the client says by its clock
+		if capi.TLSLibrary() != "wolfssl" { // which tells the age by the host's clock
+			time.Sleep(time.Minute) // it is what the client says by its clock
+		}
 		c, err := r.client.Dial(r.Context(), r.server.Addr(), r.cfg)
 		require.NoError(t, err)
 		require.False(t, c.(*conn).complete.Load())
