@@ -136,9 +136,7 @@ func TestAFirstMessageThatArrivesOutOfOrderIsAnswered(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		r := newRig(t, nil, nil)
 		packets := firstPackets(t, r.network, r.server.Addr())
-		if len(packets) < 2 {
-			t.Skip("the first message is one packet")
-		}
+		require.Greater(t, len(packets), 1, "a key share of ML-KEM does not fit into one packet")
 		r.network.Filter(nil)
 		held := 0
 		server := addrPortOf(t, r.server.Addr())
