@@ -4,6 +4,7 @@ package ngtcp2
 
 import (
 	"context"
+	"sync"
 
 	"github.com/anyquic/anyquic/ngtcp2/internal/capi"
 	"github.com/anyquic/anyquic/transport"
@@ -55,9 +56,7 @@ func (c *conn) accept(ctx context.Context, kind int) (*stream, error) {
 	}
 	for {
 		arrived := a.wait()
-		c.mu.Lock()
-		if err := c.reason(); err != nil {
-			c.unlock()
+		if err := c.lockFor(ctx); err != nil {
 			a.wake() // the others too
 			return nil, err
 		}
@@ -106,8 +105,34 @@ func (c *conn) AcceptUniStream(ctx context.Context) (transport.ReceiveStream, er
 
 // An opener waits for the peer to allow a stream.
 type opener struct {
-	ready  chan struct{} // closed when stream is set, or the connection has ended
-	stream *stream       // guarded by conn.mu
+	ready chan struct{} // closed when stream is set
+
+	mu     sync.Mutex // comes after conn.mu
+	stream *stream    // guarded by mu
+	left   bool       // guarded by mu: it does not wait any more
+}
+
+// give opens a stream for o, unless o has left or the peer does not allow it. The
+// caller holds conn.mu.
+func (o *opener) give(open func() *stream) (given, left bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.left {
+		return false, true
+	}
+	if o.stream = open(); o.stream == nil {
+		return false, false
+	}
+	close(o.ready)
+	return true, false
+}
+
+// leave returns the stream that o was given, if any, and else stops to wait.
+func (o *opener) leave() *stream {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.left = true
+	return o.stream
 }
 
 // open opens a stream. Those who wait get theirs in the order in which they
@@ -116,10 +141,11 @@ func (c *conn) open(ctx context.Context, kind int) (*stream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := c.lock(); err != nil {
+	if err := c.lockFor(ctx); err != nil {
 		return nil, err
 	}
 	q := &c.opening[kind]
+	q.purge()
 	if len(*q) == 0 {
 		s, err := c.openNow(kind)
 		if s != nil || err != nil {
@@ -135,14 +161,16 @@ func (c *conn) open(ctx context.Context, kind int) (*stream, error) {
 	case <-c.ctx.Done():
 	case <-ctx.Done():
 	}
-	c.mu.Lock()
-	defer c.unlock()
-	q.remove(o)
+	s := o.leave()
 	switch {
 	case c.reason() != nil:
 		return nil, c.reason()
-	case o.stream != nil:
-		return o.stream, nil
+	case s != nil:
+		return s, nil
+	}
+	if c.lockBriefly() { // if not, the next who comes removes it
+		q.remove(o)
+		c.unlock()
 	}
 	return nil, ctx.Err()
 }
@@ -158,6 +186,21 @@ func (q *openers) remove(o *opener) {
 	}
 	if len(*q) == 0 {
 		*q = nil
+	}
+}
+
+// purge removes those who have left.
+func (q *openers) purge() {
+	for i := 0; i < len(*q); {
+		o := (*q)[i]
+		o.mu.Lock()
+		left := o.left
+		o.mu.Unlock()
+		if left {
+			q.remove(o)
+		} else {
+			i++
+		}
 	}
 }
 
@@ -181,14 +224,15 @@ func (c *conn) openNow(kind int) (*stream, error) {
 func (c *conn) openWaiting(kind int) {
 	q := &c.opening[kind]
 	for len(*q) > 0 {
-		s, err := c.openNow(kind)
-		if s == nil || err != nil {
+		o := (*q)[0]
+		given, left := o.give(func() *stream {
+			s, _ := c.openNow(kind) // no memory: it waits on
+			return s
+		})
+		if !given && !left {
 			return
 		}
-		o := (*q)[0]
 		q.remove(o)
-		o.stream = s
-		close(o.ready)
 	}
 }
 

@@ -131,7 +131,7 @@ func readClientHello(ctx context.Context, t *tls.Config, hello []byte, local, re
 		read = true
 		info.Conn = &helloConn{local, remote}
 		// crypto/tls's context ends with its handshake, which ends now.
-		setContext(info, ctx)
+		setContext(ctx, info)
 		f(info)
 		return nil, errClientHelloRead
 	}
@@ -155,7 +155,7 @@ func readClientHello(ctx context.Context, t *tls.Config, hello []byte, local, re
 // setContext sets what info.Context returns, where info is a
 // *tls.ClientHelloInfo or a *tls.CertificateRequestInfo: only crypto/tls itself
 // can make one with a context. It reports whether it could.
-func setContext(info any, ctx context.Context) bool {
+func setContext(ctx context.Context, info any) bool {
 	field := reflect.ValueOf(info).Elem().FieldByName("ctx")
 	if !field.IsValid() || field.Type() != reflect.TypeFor[context.Context]() {
 		return false
@@ -169,7 +169,7 @@ var contextSettable = func() bool {
 	ctx := context.WithValue(context.Background(), contextKey{}, true)
 	var hello tls.ClientHelloInfo
 	var request tls.CertificateRequestInfo
-	return setContext(&hello, ctx) && setContext(&request, ctx) &&
+	return setContext(ctx, &hello) && setContext(ctx, &request) &&
 		hello.Context() == ctx && request.Context() == ctx
 }()
 

@@ -62,11 +62,11 @@ func TestAServerChoosesItsCertificateAsCryptoTLSDoes(t *testing.T) {
 		"GetCertificate fails": func(c *tls.Config) { c.GetCertificate = get(nil, errRefused) },
 		"NameToCertificate": func(c *tls.Config) {
 			c.Certificates = []tls.Certificate{one, two}
-			c.NameToCertificate = map[string]*tls.Certificate{"one.example": &two, "*.example": &wild, "*": &wild}
+			c.NameToCertificate = map[string]*tls.Certificate{"one.example": &two, "*.example": &wild, "*": &wild} //nolint:staticcheck // what is tested
 		},
 		"NameToCertificate with one certificate": func(c *tls.Config) {
 			c.Certificates = []tls.Certificate{one}
-			c.NameToCertificate = map[string]*tls.Certificate{"one.example": &two}
+			c.NameToCertificate = map[string]*tls.Certificate{"one.example": &two} //nolint:staticcheck // what is tested
 		},
 		"GetConfigForClient": func(c *tls.Config) {
 			c.Certificates = []tls.Certificate{one}

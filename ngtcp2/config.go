@@ -3,6 +3,7 @@
 package ngtcp2
 
 import (
+	"cmp"
 	"crypto/fips140"
 	"crypto/tls"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/anyquic/anyquic/internal/quicconf"
 	"github.com/anyquic/anyquic/ngtcp2/internal/capi"
 	"github.com/anyquic/anyquic/transport"
 )
@@ -20,18 +22,6 @@ const (
 	// without being full, but libngtcp2's is version 2 of a draft that is still
 	// being changed for taking more than its share in shallow buffers.
 	defaultCongestionControl = "cubic"
-
-	defaultHandshakeTimeout = 10 * time.Second
-	defaultIdleTimeout      = 30 * time.Second
-	defaultStreams          = 100
-	defaultStreamWindow     = 6 << 20
-	defaultConnWindow       = 15 << 20
-	defaultDatagramQueue    = 128
-	maxDatagramQueue        = 65536
-
-	// Receive windows start here and grow with the bandwidth-delay product.
-	initialStreamWindow = 512 << 10
-	initialConnWindow   = 768 << 10
 
 	maxStreams = 1 << 60   // RFC 9000, Section 4.6
 	maxWindow  = 1<<62 - 1 // RFC 9000, Section 16: the largest varint
@@ -44,6 +34,9 @@ const (
 	// paths that the connection may move to (RFC 9000, Section 5.1.1).
 	activeConnIDs = 4
 )
+
+// checks are those that every engine makes.
+var checks = quicconf.Engine{Name: "ngtcp2", Unsupported: unsupported}
 
 // algorithms are the numbers that capi knows the algorithms by.
 var algorithms = map[string]int{"reno": 0, "cubic": 1, "bbr": 2}
@@ -86,20 +79,21 @@ func (k *Knobs) clientConfig(cfg *transport.Config) (*connConfig, error) {
 		return nil, err
 	}
 	t := cfg.TLS
-	raw := k.rawPublicKeys()
-	switch {
-	case t.ServerName == "" && !t.InsecureSkipVerify && raw == nil:
-		return nil, errors.New("ngtcp2: tls.Config names no server to verify: set ServerName")
-	case raw != nil && raw.Verify == nil:
+	if raw := k.rawPublicKeys(); raw != nil && raw.Verify == nil {
 		return nil, errNoRawKeyVerifier
-	case t.ClientSessionCache != nil:
-		return nil, unsupported("tls.Config.ClientSessionCache (use Config.Sessions)")
+	} else if raw == nil {
+		if err := checks.CheckServerName(t); err != nil {
+			return nil, err
+		}
+	}
+	if err := checks.CheckResumption(t, cfg.Sessions != nil); err != nil {
+		return nil, err
+	}
+	switch {
 	case t.EncryptedClientHelloConfigList != nil:
 		return nil, unsupported("tls.Config.EncryptedClientHelloConfigList")
 	case t.EncryptedClientHelloRejectionVerify != nil:
 		return nil, unsupported("tls.Config.EncryptedClientHelloRejectionVerify")
-	case cfg.Sessions != nil && t.SessionTicketsDisabled:
-		return nil, errors.New("ngtcp2: Config.Sessions is set, but tls.Config.SessionTicketsDisabled too")
 	case t.GetClientCertificate != nil && !contextSettable:
 		return nil, unsupported("tls.Config.GetClientCertificate with this release of Go")
 	}
@@ -118,11 +112,8 @@ func (k *Knobs) serverConfig(cfg *transport.Config) (*connConfig, error) {
 		return nil, err
 	}
 	t := cfg.TLS
-	switch {
-	case len(t.Certificates) == 0 && t.GetCertificate == nil && t.GetConfigForClient == nil:
-		return nil, errors.New("ngtcp2: tls.Config has no certificate: set Certificates, GetCertificate or GetConfigForClient")
-	case cfg.EarlyData && t.SessionTicketsDisabled:
-		return nil, errors.New("ngtcp2: Config.EarlyData needs session tickets, but tls.Config.SessionTicketsDisabled is set")
+	if err := checks.CheckServer(t, cfg.EarlyData); err != nil {
+		return nil, err
 	}
 	if err := checkServerTLS(t, k); err != nil {
 		return nil, err
@@ -151,36 +142,29 @@ func newConnConfig(cfg *transport.Config, k *Knobs) (*connConfig, error) {
 	if err := checkTLS(cfg.TLS); err != nil {
 		return nil, err
 	}
-	name := cfg.CongestionControl
-	if name == "" {
-		name = defaultCongestionControl
-	}
+	name := cmp.Or(cfg.CongestionControl, defaultCongestionControl)
 	algorithm, ok := algorithms[name]
-	switch {
-	case !ok:
+	if !ok {
 		return nil, unsupported(fmt.Sprintf("congestion control %q", name))
-	case cfg.StreamWindow < 0:
-		return nil, unsupported("an unlimited Config.StreamWindow")
-	case cfg.ConnWindow < 0:
-		return nil, unsupported("an unlimited Config.ConnWindow")
-	case cfg.DatagramQueue < 0 || cfg.DatagramQueue > maxDatagramQueue:
-		return nil, fmt.Errorf("ngtcp2: Config.DatagramQueue is %d, not between 0 and %d", cfg.DatagramQueue, maxDatagramQueue)
 	}
-	streamWindow := min(orDefault(cfg.StreamWindow, defaultStreamWindow), maxWindow)
-	connWindow := min(orDefault(cfg.ConnWindow, defaultConnWindow), maxWindow)
+	if err := checks.CheckLimits(cfg.StreamWindow, cfg.ConnWindow, cfg.DatagramQueue); err != nil {
+		return nil, err
+	}
+	streamWindow := min(cmp.Or(cfg.StreamWindow, quicconf.StreamWindow), maxWindow)
+	connWindow := min(cmp.Or(cfg.ConnWindow, quicconf.ConnWindow), maxWindow)
 	s := capi.Settings{
 		CongestionControl: algorithm,
-		HandshakeTimeout:  orNone(cfg.HandshakeTimeout, defaultHandshakeTimeout, capi.NoExpiry),
-		IdleTimeout:       orNone(cfg.IdleTimeout, defaultIdleTimeout, 0),
+		HandshakeTimeout:  orNone(cfg.HandshakeTimeout, quicconf.HandshakeTimeout, capi.NoExpiry),
+		IdleTimeout:       orNone(cfg.IdleTimeout, quicconf.IdleTimeout, 0),
 		KeepAlive:         orNone(cfg.KeepAlive, -1, capi.NoExpiry),
-		MaxStreams:        orZero(cfg.MaxStreams, defaultStreams),
-		MaxUniStreams:     orZero(cfg.MaxUniStreams, defaultStreams),
-		StreamWindow:      uint64(min(streamWindow, initialStreamWindow)),
-		ConnWindow:        uint64(min(connWindow, initialConnWindow)),
+		MaxStreams:        streams(cfg.MaxStreams),
+		MaxUniStreams:     streams(cfg.MaxUniStreams),
+		StreamWindow:      uint64(min(streamWindow, quicconf.InitialStreamWindow)),
+		ConnWindow:        uint64(min(connWindow, quicconf.InitialConnWindow)),
 		MaxStreamWindow:   uint64(streamWindow),
 		MaxConnWindow:     uint64(connWindow),
 		SendBuffer:        defaultSendBuffer,
-		DatagramQueue:     uint32(orDefault(int64(cfg.DatagramQueue), defaultDatagramQueue)),
+		DatagramQueue:     uint32(cmp.Or(cfg.DatagramQueue, quicconf.DatagramQueue)),
 		MaxUDPPayload:     defaultMaxUDPPayload,
 		ActiveConnIDs:     activeConnIDs,
 		QLog:              cfg.QLog != nil,
@@ -208,28 +192,10 @@ func (cc *connConfig) close() { cc.certificates.close() }
 
 // checkTLS refuses what QUIC or this engine cannot honour, on either side.
 func checkTLS(t *tls.Config) error {
-	if len(t.NextProtos) == 0 {
-		// RFC 9001, Section 8.1: endpoints MUST use ALPN or another mechanism
-		// to agree on an application protocol.
-		return errors.New("ngtcp2: tls.Config.NextProtos is empty")
+	if err := checks.CheckTLS(t); err != nil {
+		return err
 	}
-	total := 0
-	for _, p := range t.NextProtos {
-		if p == "" || len(p) > 255 {
-			return fmt.Errorf("ngtcp2: tls.Config.NextProtos has %q, not 1 to 255 bytes long", p)
-		}
-		total += 1 + len(p)
-	}
-	switch {
-	case total > 1<<16-3:
-		return errors.New("ngtcp2: tls.Config.NextProtos is too long to be sent")
-	case t.MaxVersion != 0 && t.MaxVersion < tls.VersionTLS13:
-		return fmt.Errorf("ngtcp2: tls.Config.MaxVersion is %s, but QUIC needs TLS 1.3", tls.VersionName(t.MaxVersion))
-	case t.MinVersion > tls.VersionTLS13:
-		return fmt.Errorf("ngtcp2: tls.Config.MinVersion is %s, but QUIC is TLS 1.3 only", tls.VersionName(t.MinVersion))
-	case t.Renegotiation != tls.RenegotiateNever:
-		return unsupported("tls.Config.Renegotiation")
-	case t.Rand != nil:
+	if t.Rand != nil {
 		return unsupported("tls.Config.Rand")
 	}
 	for _, c := range t.CurvePreferences {
@@ -298,24 +264,14 @@ func cipherSuites(t *tls.Config) []uint16 {
 	return ids
 }
 
-// orDefault returns v, or def if v is zero.
-func orDefault(v, def int64) int64 {
-	if v == 0 {
-		return def
-	}
-	return v
-}
-
-// orZero returns v, def if v is zero, or 0 if v is negative.
-func orZero(v, def int64) uint64 {
-	return uint64(min(max(0, orDefault(v, def)), maxStreams))
+// streams returns the limit on streams that n means.
+func streams(n int64) uint64 {
+	return uint64(min(max(0, cmp.Or(n, quicconf.Streams)), maxStreams))
 }
 
 // orNone returns d in nanoseconds, def if d is zero, or none if d is negative.
 func orNone(d, def time.Duration, none uint64) uint64 {
-	if d == 0 {
-		d = def
-	}
+	d = cmp.Or(d, def)
 	if d < 0 {
 		return none
 	}

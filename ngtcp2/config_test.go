@@ -299,8 +299,7 @@ func TestKeyLogLinesAreWholeAndFailuresEndTheHandshake(t *testing.T) {
 	client.KeyLogWriter = &log
 	cc, err := clientConfig(&transport.Config{TLS: client})
 	require.NoError(t, err)
-	conf, ts, err := cc.clientTLS(aConn{t.Context()})
-	require.NoError(t, err)
+	conf, ts := cc.clientTLS(aConn{t.Context()})
 	require.True(t, conf.KeyLog)
 	ts.KeyLog("CLIENT_RANDOM 1 2")
 	ts.KeyLog("CLIENT_RANDOM 3 4")

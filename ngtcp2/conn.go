@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,8 @@ type conn struct {
 	sock       socket              // in use
 	blocked    bool                // sock takes no packets
 	owing      bool                // answer will flush
+	gathering  bool                // mu is held for long: see wakeLater
+	waking     []*waiter           // see wakeLater
 	armed      uint64              // the expiry that sock's loop knows, 0 for none
 	early      bool                // the application can use the connection before the handshake is complete
 	hello      bool                // a server's: the client's first message is complete
@@ -130,10 +133,7 @@ func newClientConn(e *endpoint, s socket, remote netip.AddrPort, cfg *connConfig
 	if err != nil {
 		return nil, err
 	}
-	conf, ts, err := cfg.clientTLS(c)
-	if err != nil {
-		return nil, err
-	}
+	conf, ts := cfg.clientTLS(c)
 	c.tls.Store(ts)
 	c.qlog = c.openQLog()
 	c.cc, err = capi.NewClient(c.settings(c.qlog != nil), &capi.ClientOptions{
@@ -145,7 +145,6 @@ func newClientConn(e *endpoint, s socket, remote netip.AddrPort, cfg *connConfig
 		c.qlog.close()
 		return nil, err
 	}
-	c.early = c.cc.EarlyData()
 	ts.attach(c.cc.TLSState)
 	c.makeIDs(c.cc)
 	if !e.addConnID(c, scid) {
@@ -243,9 +242,72 @@ func (c *conn) announceReady() {
 	}
 }
 
+// enter takes mu. While there is a handshake, the application's callbacks run
+// with mu held and may take long: then enter gives up when done is closed or the
+// connection has ended, and returns false.
+func (c *conn) enter(done <-chan struct{}) bool {
+	if h := c.hs.Load(); h != nil {
+		return c.enterHandshake(h, done)
+	}
+	c.mu.Lock()
+	return true
+}
+
+// enterBefore is enter for a call that d bounds.
+func (c *conn) enterBefore(d *deadline) error {
+	if h := c.hs.Load(); h != nil {
+		if !c.enterHandshake(h, d.done()) {
+			return c.reasonOr(os.ErrDeadlineExceeded)
+		}
+		return nil
+	}
+	c.mu.Lock()
+	return nil
+}
+
+func (c *conn) enterHandshake(h *handshakeState, done <-chan struct{}) bool {
+	select {
+	case h.gate <- struct{}{}:
+	default:
+		select {
+		case h.gate <- struct{}{}:
+		case <-done:
+			return false
+		case <-c.ctx.Done():
+			return false
+		}
+	}
+	c.mu.Lock()
+	<-h.gate
+	return true
+}
+
+// reasonOr returns why the connection has ended, or err if it has not.
+func (c *conn) reasonOr(err error) error {
+	if r := c.reason(); r != nil {
+		return r
+	}
+	return err
+}
+
 // lock takes mu unless the connection has ended.
 func (c *conn) lock() error {
-	c.mu.Lock()
+	if !c.enter(nil) {
+		return c.reason()
+	}
+	return c.alive()
+}
+
+// lockFor is lock for a call that ctx bounds.
+func (c *conn) lockFor(ctx context.Context) error {
+	if !c.enter(ctx.Done()) {
+		return c.reasonOr(ctx.Err())
+	}
+	return c.alive()
+}
+
+// alive gives mu back if the connection has ended.
+func (c *conn) alive() error {
 	if r := c.reason(); r != nil {
 		c.unlock()
 		return r

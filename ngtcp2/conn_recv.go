@@ -17,11 +17,15 @@ func (c *conn) receive(s socket, b *batch) {
 	if c.lock() != nil {
 		return
 	}
+	c.gathering = b.later != nil
 	c.read(s, b.path, b.ecn, b.data, b.segment, b.now)
+	c.gathering = false
 	switch {
 	case c.reason() != nil:
+		c.wakeNow()
 	case c.cc.AnswerWaits():
 		c.arm(b.now)
+		c.wakeNow()
 	case b.later != nil:
 		if !c.owing {
 			c.owing = true
@@ -41,7 +45,28 @@ func (c *conn) answer(now uint64) {
 	if c.owing {
 		c.flush(now)
 	}
+	c.wakeNow()
 	c.unlock()
+}
+
+// wakeLater wakes one of those who wait at w, once there is something for it to
+// do that does not wait for mu. The caller holds mu.
+func (c *conn) wakeLater(w *waiter) {
+	if c.gathering {
+		c.waking = append(c.waking, w)
+	} else {
+		w.wake()
+	}
+}
+
+// wakeNow wakes those whom wakeLater has gathered. The caller holds mu, but not
+// for long any more.
+func (c *conn) wakeNow() {
+	for i, w := range c.waking {
+		c.waking[i] = nil
+		w.wake()
+	}
+	c.waking = c.waking[:0]
 }
 
 // expired is called by the loop when the time of c's timer has come.

@@ -24,6 +24,7 @@ func (c *conn) flush(now uint64) {
 	}
 	c.owing = false
 	if !c.blocked {
+		c.gathering = true
 		buf := sendBuffers.Get().(*sendBuffer)
 		for c.reason() == nil {
 			var err error
@@ -43,6 +44,8 @@ func (c *conn) flush(now uint64) {
 			}
 		}
 		sendBuffers.Put(buf)
+		c.gathering = false
+		c.wakeNow()
 	}
 	if c.qlog != nil {
 		c.flushQLog()

@@ -39,7 +39,7 @@ func (c *conn) maxDatagram() int {
 func (c *conn) ReceiveDatagram(ctx context.Context) ([]byte, error) {
 	for {
 		arrived := c.datagram.wait()
-		if err := c.lock(); err != nil {
+		if err := c.lockFor(ctx); err != nil {
 			c.datagram.wake() // the others too
 			return nil, err
 		}

@@ -31,6 +31,11 @@ const (
 type handshakeState struct {
 	waiting *atomic.Int64 // bytes in all inboxes of the endpoint
 
+	// gate has a token while somebody takes conn.mu, and as long as the
+	// goroutine that drives the handshake has it. Nobody else keeps conn.mu
+	// for long, so that who waits for the gate first can give up: see enter.
+	gate chan struct{}
+
 	wake     chan struct{} // has a token if there may be something to do
 	complete chan struct{} // closed when the handshake is
 
@@ -54,6 +59,7 @@ type inbound struct {
 func newHandshake(waiting *atomic.Int64) *handshakeState {
 	return &handshakeState{
 		waiting:  waiting,
+		gate:     make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
 		complete: make(chan struct{}),
 	}
@@ -147,12 +153,13 @@ func (c *conn) drive(h *handshakeState) {
 	defer c.limitHandshake()()
 	defer h.end()
 	if c.client {
-		c.mu.Lock()
+		c.hold(h)
 		c.flush(c.ep.now())
-		if c.early && c.cc != nil {
+		if c.cc != nil && c.cc.EarlyData() {
+			c.early = true
 			c.announceReady()
 		}
-		c.unlock()
+		c.unhold(h)
 	} else {
 		c.begin()
 	}
@@ -199,10 +206,22 @@ func (c *conn) releaseTLS() {
 	c.unlock()
 }
 
+// hold takes mu for a step of the handshake, in which callbacks may run.
+func (c *conn) hold(h *handshakeState) {
+	h.gate <- struct{}{} // who has it soon gives it back
+	c.mu.Lock()
+}
+
+// unhold ends the step.
+func (c *conn) unhold(h *handshakeState) {
+	c.unlock()
+	<-h.gate
+}
+
 // step does what is in the inbox.
 func (c *conn) step(h *handshakeState) {
 	packets, tick, unblocked := h.take()
-	c.mu.Lock()
+	c.hold(h)
 	now := c.ep.now()
 	if unblocked {
 		c.blocked = false
@@ -227,7 +246,7 @@ func (c *conn) step(h *handshakeState) {
 		c.flush(now)
 	}
 	c.announce(h)
-	c.unlock()
+	c.unhold(h)
 	if hello {
 		c.startTLS(h)
 	}
@@ -250,10 +269,11 @@ func (c *conn) startTLS(h *handshakeState) {
 	hello := c.cc.ClientHello()
 	c.unlock()
 	conf, ts, alert, err := c.cfg.serverTLS(c.ctx, hello, c.LocalAddr(), c.RemoteAddr())
-	if c.lock() != nil {
+	c.hold(h)
+	defer c.unhold(h)
+	if c.cc == nil || c.reason() != nil {
 		return
 	}
-	defer c.unlock()
 	if err != nil {
 		c.cc.FailHandshake(alert)
 		c.endTLS(alert, err)
@@ -303,7 +323,7 @@ func (c *conn) announce(h *handshakeState) {
 		c.delivered = true
 		// The listener may close the connection.
 		c.unlock()
-		c.listener.deliver(c)
+		c.listener.queue.Deliver(c)
 		c.mu.Lock()
 	}
 }

@@ -233,7 +233,7 @@ func (e *endpoint) initial(s socket, b *batch) {
 		return
 	}
 	l := e.listener.Load()
-	if l == nil || l.full() {
+	if l == nil || l.queue.Full() {
 		e.refuse(s, b, &in)
 		return
 	}

@@ -7,16 +7,8 @@ import (
 	"errors"
 	"net"
 
+	"github.com/anyquic/anyquic/internal/acceptqueue"
 	"github.com/anyquic/anyquic/transport"
-)
-
-// acceptBacklog is how many connections may wait for Accept.
-const acceptBacklog = 1024
-
-// Reasons that the peer of a connection learns which nobody accepts.
-const (
-	reasonListenerClosed = "listener closed"
-	reasonBacklogFull    = "too many connections wait for Accept"
 )
 
 // A listener hands connections to Accept when they are ready.
@@ -24,8 +16,7 @@ type listener struct {
 	ep  *endpoint
 	cfg *connConfig
 
-	queue chan *conn    // ready, not accepted
-	done  chan struct{} // closed by stop
+	queue *acceptqueue.Queue[*conn] // ready, not accepted
 }
 
 // Listen implements transport.Endpoint.
@@ -37,8 +28,7 @@ func (e *endpoint) Listen(cfg *transport.Config) (transport.Listener, error) {
 	l := &listener{
 		ep:    e,
 		cfg:   cc,
-		queue: make(chan *conn, acceptBacklog),
-		done:  make(chan struct{}),
+		queue: acceptqueue.New(e.turnAway),
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -51,46 +41,21 @@ func (e *endpoint) Listen(cfg *transport.Config) (transport.Listener, error) {
 	return l, nil
 }
 
-// full reports whether no connection may be added to those that wait.
-func (l *listener) full() bool { return len(l.queue) == cap(l.queue) }
-
-// deliver queues c for Accept. The queue was not full when the attempt began.
-// The caller holds no lock.
-func (l *listener) deliver(c *conn) {
-	select {
-	case <-l.done:
-		c.CloseWithError(0, reasonListenerClosed)
-		return
-	default:
+// turnAway ends a connection that nobody accepts. The caller holds no lock.
+func (e *endpoint) turnAway(c *conn, why acceptqueue.Reason) {
+	if why == acceptqueue.Full {
+		e.stats.refused.Add(1)
 	}
-	select {
-	case l.queue <- c:
-	default:
-		l.ep.stats.refused.Add(1)
-		c.CloseWithError(0, reasonBacklogFull)
-		return
-	}
-	select {
-	case <-l.done: // stop may have emptied the queue before
-		l.discard()
-	default:
-	}
+	c.CloseWithError(0, string(why))
 }
 
+// Accept implements transport.Listener.
 func (l *listener) Accept(ctx context.Context) (transport.Conn, error) {
-	select {
-	case <-l.done:
-		return nil, net.ErrClosed
-	default:
+	c, err := l.queue.Accept(ctx)
+	if err != nil {
+		return nil, err
 	}
-	select {
-	case c := <-l.queue:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return c, nil
 }
 
 func (l *listener) Addr() net.Addr { return l.ep.Addr() }
@@ -105,18 +70,4 @@ func (l *listener) Close() error {
 
 // stop ends Accept and closes what nobody accepted. It is called once, by who
 // took l out of the endpoint.
-func (l *listener) stop() {
-	close(l.done)
-	l.discard()
-}
-
-func (l *listener) discard() {
-	for {
-		select {
-		case c := <-l.queue:
-			c.CloseWithError(0, reasonListenerClosed)
-		default:
-			return
-		}
-	}
-}
+func (l *listener) stop() { l.queue.Close() }

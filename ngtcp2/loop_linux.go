@@ -291,6 +291,7 @@ func (s *loopSocket) wait(events *[4]unix.EpollEvent, until uint64) (int, error)
 	if s.timerfd >= 0 {
 		return s.waitTimer(events, until, ts)
 	}
+	//nolint:gosec // G103: the system call takes addresses
 	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(s.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(unsafe.Pointer(tsp)), 0, 0)
 	if errno == unix.EINTR {
 		return 0, nil
@@ -335,7 +336,7 @@ func (s *loopSocket) read(b *batch) (got bool, err error) {
 	defer pool.Put(in)
 	n, err := in.receive(s.fd, count)
 	if err != nil {
-		if err == unix.EAGAIN || err == unix.EINTR {
+		if err == unix.EAGAIN || err == unix.EINTR { //nolint:errorlint // a system call's own
 			return false, nil
 		}
 		return false, err
@@ -361,9 +362,7 @@ func (s *loopSocket) read(b *batch) (got bool, err error) {
 	b.data = nil // it is the pool's
 	for i, c := range s.owing {
 		s.owing[i] = nil
-		if !s.over.Load() {
-			c.answer(now)
-		}
+		c.answer(now)
 	}
 	return n > 0, nil
 }
@@ -424,7 +423,7 @@ func (s *loopSocket) release() {
 	s.options.restore()
 	in := smallInboxes.Get().(*inbox)
 	for range maxDrained {
-		if n, err := in.receive(s.fd, oneMessages); n <= 0 && err != unix.EINTR {
+		if n, err := in.receive(s.fd, oneMessages); n <= 0 && err != unix.EINTR { //nolint:errorlint // a system call's own
 			break
 		}
 	}

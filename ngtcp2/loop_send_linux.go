@@ -25,7 +25,7 @@ func (s *loopSocket) send(c blocker, out *capi.Output, buf []byte) (blocked bool
 		return false
 	}
 	done, err := s.transmit(out, buf[:out.N])
-	if err != unix.EAGAIN || c == nil {
+	if err != unix.EAGAIN || c == nil { //nolint:errorlint // a system call's own
 		return false
 	}
 	return s.hold(c, out, buf[done:out.N])
@@ -55,11 +55,11 @@ func (s *loopSocket) transmit(out *capi.Output, b []byte) (done int, err error) 
 		}
 		m := sendMode{gso: n > size, ecn: out.ECN != 0 && s.ecn.Load()}
 		err = s.try(o, out, b[done:done+n], m)
-		if err == unix.EIO || err == unix.EINVAL {
+		if err == unix.EIO || err == unix.EINVAL { //nolint:errorlint // a system call's own
 			n = min(n, size)
 			err = s.tryLess(o, out, b[done:done+n], m)
 		}
-		if err == unix.EAGAIN {
+		if err == unix.EAGAIN { //nolint:errorlint // a system call's own
 			break
 		}
 		done += n
@@ -78,7 +78,7 @@ func (s *loopSocket) try(o *outbox, out *capi.Output, b []byte, m sendMode) erro
 	}
 	for {
 		err := s.sendmsg(o, s.fd)
-		if err != unix.EINTR {
+		if err != unix.EINTR { //nolint:errorlint // a system call's own
 			return err
 		}
 	}
@@ -96,7 +96,7 @@ func (s *loopSocket) tryLess(o *outbox, out *capi.Output, b []byte, m sendMode) 
 			s.gso.Store(false)
 		}
 	}
-	if m.ecn && (err == unix.EIO || err == unix.EINVAL) {
+	if m.ecn && (err == unix.EIO || err == unix.EINVAL) { //nolint:errorlint // a system call's own
 		m.ecn = false
 		if err = s.try(o, out, b, m); err == nil {
 			s.ecn.Store(false)
@@ -157,7 +157,7 @@ func (s *loopSocket) flush() bool {
 		if len(p.buf) > 0 {
 			done, err := s.transmit(&p.out, p.buf)
 			s.queued -= done
-			if err == unix.EAGAIN {
+			if err == unix.EAGAIN { //nolint:errorlint // a system call's own
 				p.buf = p.buf[done:]
 				p.out.N = len(p.buf)
 				break

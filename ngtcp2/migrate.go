@@ -69,7 +69,7 @@ func (c *conn) Migrate(ctx context.Context, pc net.PacketConn) error {
 // waitConfirmed waits until the handshake is confirmed. RFC 9000, Section 9: an
 // endpoint MUST NOT initiate connection migration before.
 func (c *conn) waitConfirmed(ctx context.Context) error {
-	if err := c.lock(); err != nil {
+	if err := c.lockFor(ctx); err != nil {
 		return err
 	}
 	var wait chan struct{}

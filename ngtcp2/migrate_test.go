@@ -74,6 +74,29 @@ func TestAConnectionMigratesToAPathOfBefore(t *testing.T) {
 	})
 }
 
+// For some time after a change of port the server still asks the port of
+// before. The client's next connection ID must not be too much for it then.
+func TestAClientMigratesSoonAfterItsPortHasChanged(t *testing.T) {
+	simulated(t, func(t *testing.T) {
+		for _, pause := range []time.Duration{0, 20, 50, 100, 150, 300} {
+			r := newRig(t, nil, nil)
+			c, s := r.dial()
+			time.Sleep(time.Second)
+			r.client.socket.netConn().(*transporttest.Socket).Rebind("198.51.100.1:50001")
+			r.works(c, s)
+			time.Sleep(pause * time.Millisecond)
+			for i, addr := range []string{"198.51.100.9:6000", "198.51.100.9:6001"} {
+				require.NoError(t, c.Migrate(r.Context(), r.socket(addr)), "%v, %d", pause, i)
+				r.works(c, s)
+			}
+			time.Sleep(time.Second)
+			require.NoError(t, context.Cause(c.Context()), pause)
+			require.Equal(t, "198.51.100.9:6001", s.RemoteAddr().String())
+			r.works(c, s)
+		}
+	})
+}
+
 type outletAt struct {
 	*outlet
 	at netip.AddrPort

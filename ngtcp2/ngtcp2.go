@@ -14,9 +14,11 @@ import (
 // The application's callbacks of a handshake (VerifyConnection, a crypto.Signer
 // and so on) run inside the library, which can do nothing else for that
 // connection meanwhile. While one takes long, a call for a stream, a datagram or
-// early data of the connection waits for it, beyond its context or deadline; so
-// a callback must make none. CloseWithError, State, Stats and Handshake do not
-// wait.
+// early data of the connection waits for it, as long as its context or deadline
+// and the connection last; one without either, such as SendDatagram or the Close
+// of a stream, waits for the callback, so that a callback must make none. A
+// connection's CloseWithError, State and Stats do not wait, and Handshake waits
+// for its context.
 var Transport transport.Transport = engine{}
 
 // New returns the native engine with what only it can be told. What k says

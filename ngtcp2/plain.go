@@ -34,6 +34,8 @@ type plainSocket struct {
 	closed atomic.Bool
 	fault  sync.Once
 	stuck  error // set by release: the reader waits for a packet still
+
+	wakeups atomic.Uint64 // of alarm
 }
 
 func openPlain(k sink, pc net.PacketConn) (*plainSocket, error) {
@@ -162,6 +164,7 @@ func (s *plainSocket) alarm() {
 		case <-s.done:
 			return
 		}
+		s.wakeups.Add(1)
 		s.timers.awake()
 	}
 }

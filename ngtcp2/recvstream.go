@@ -69,14 +69,14 @@ func (s *recvStream) tryRead(p []byte, arrived *<-chan struct{}) (int, error) {
 	switch {
 	case len(s.rest) == 0:
 		ch := s.waiting() // before the look at what has arrived
-		if err := s.refill(); err != nil && n == 0 {
+		if err := s.refill(n == 0); err != nil && n == 0 {
 			s.wake()
 			return 0, err
 		}
 		if n < len(p) && len(s.rest) > 0 {
 			n += s.copy(p[n:])
 			if len(s.rest) == 0 {
-				_ = s.refill() // the next Read finds the error
+				_ = s.refill(false) // the next Read finds the error
 			}
 		}
 		if n == 0 && !s.fin {
@@ -132,13 +132,21 @@ func (s *recvStream) copy(p []byte) int {
 }
 
 // refill gives back the chunks that were read, and takes what has arrived
-// since. The caller holds mu.
-func (s *recvStream) refill() error {
+// since. If wait is false, it does neither while a callback of the handshake may
+// be running. The caller holds mu.
+func (s *recvStream) refill(wait bool) error {
 	c := s.s.c
-	if err := c.lock(); err != nil {
-		return err
+	if wait {
+		if err := c.enterBefore(&s.deadline); err != nil {
+			return err
+		}
+	} else if !c.lockBriefly() {
+		return nil
 	}
 	defer c.unlock()
+	if r := c.reason(); r != nil {
+		return r
+	}
 	cs := s.s.cs
 	if cs == nil { // the stream is over
 		return nil
@@ -171,11 +179,11 @@ func (s *recvStream) refill() error {
 // report returns credit to the peer. The caller holds mu.
 func (s *recvStream) report() {
 	c := s.s.c
-	if c.lock() != nil {
-		return
+	if !c.lockBriefly() {
+		return // a later Read does
 	}
 	defer c.unlock()
-	if s.s.cs != nil {
+	if s.s.cs != nil && c.reason() == nil {
 		s.reportLocked(s.s.cs)
 	}
 }
@@ -198,7 +206,7 @@ func (s *recvStream) readable() {
 		s.discard()
 		return
 	}
-	s.wake()
+	s.s.c.wakeLater(&s.waiter)
 }
 
 // discard drops what has arrived and will not be read: it must not use up the
@@ -241,17 +249,40 @@ func (s *recvStream) fail(err error) {
 
 // release gives back what was detached and will not be read.
 func (s *recvStream) release() {
+	c := s.s.c
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.head == nil {
 		return
 	}
-	s.s.c.mu.Lock()
+	if !c.lockBriefly() {
+		if c.ep.group.run(s.releaseLater) {
+			return
+		}
+		c.mu.Lock() // the endpoint closes, and waits for the callback as well
+	}
+	s.releaseNow()
+	c.unlock()
+}
+
+// releaseLater is release when the callback has ended that has the connection.
+func (s *recvStream) releaseLater() {
+	c := s.s.c
+	c.mu.Lock()
+	if s.mu.TryLock() { // if not, Read comes to release again
+		s.releaseNow()
+		s.mu.Unlock()
+	}
+	c.unlock()
+}
+
+// releaseNow is release for those who hold mu and c.mu.
+func (s *recvStream) releaseNow() {
+	c := s.s.c
 	s.releaseLocked()
 	if s.s.tryFree() {
-		s.s.c.flush(s.s.c.ep.now())
+		c.flush(c.ep.now())
 	}
-	s.s.c.unlock()
 }
 
 // releaseLocked is release for those who hold mu and c.mu.

@@ -40,18 +40,35 @@ func (s *sendStream) init(st *stream) {
 }
 
 // Write implements transport.SendStream.
-func (s *sendStream) Write(p []byte) (int, error) {
+func (s *sendStream) Write(p []byte) (int, error) { return s.write(p, false) }
+
+// WriteLast implements transport.SendStream.
+func (s *sendStream) WriteLast(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, s.Close()
+	}
+	return s.write(p, true)
+}
+
+// write hands p over, and the end of the stream right behind it if p is the last.
+func (s *sendStream) write(p []byte, last bool) (int, error) {
 	c := s.s.c
 	var room <-chan struct{}
 	n := 0
 	turn := false // of this Write, among several at once
-	c.mu.Lock()
+	if err := c.enterBefore(&s.deadline); err != nil {
+		return 0, err
+	}
 	for {
 		err := s.writeErr()
 		if err == nil && (turn || !s.writing) {
 			s.writing, turn = true, true
-			if k := s.s.cs.Write(p[n:]); k > 0 {
-				n += k
+			k := s.s.cs.Write(p[n:])
+			n += k
+			if last && n == len(p) {
+				s.finish()
+			}
+			if k > 0 && !c.cc.Held() {
 				c.flush(c.ep.now())
 			}
 			if n < len(p) {
@@ -74,7 +91,11 @@ func (s *sendStream) Write(p []byte) (int, error) {
 		}
 		c.unlock()
 		<-wait
-		c.mu.Lock()
+		if err := c.enterBefore(&s.deadline); err != nil {
+			s.abandon(turn)
+			s.written.Add(uint64(n))
+			return n, err
+		}
 	}
 	err := error(nil)
 	if n < len(p) || !turn {
@@ -89,6 +110,21 @@ func (s *sendStream) Write(p []byte) (int, error) {
 		s.written.Add(uint64(n))
 	}
 	return n, err
+}
+
+// abandon ends a Write that a callback of the handshake keeps from the
+// connection, and its turn with the callback.
+func (s *sendStream) abandon(turn bool) {
+	if turn {
+		c := s.s.c
+		c.ep.group.run(func() { // if the endpoint closes, nobody writes any more
+			c.mu.Lock()
+			s.writing = false
+			c.unlock()
+			s.turns.wake()
+		})
+	}
+	s.turns.wake()
 }
 
 // writeErr is what Write returns at once. The caller holds c.mu.
@@ -108,7 +144,9 @@ func (s *sendStream) writeErr() error {
 // has handed over is sent, the rest is not.
 func (s *sendStream) Close() error {
 	c := s.s.c
-	c.mu.Lock()
+	if !c.enter(nil) {
+		return c.reason()
+	}
 	defer c.unlock()
 	if s.closed {
 		return nil
@@ -116,17 +154,24 @@ func (s *sendStream) Close() error {
 	if err := c.reason(); err != nil {
 		return err
 	}
-	s.closed = true
 	if s.failed != nil {
+		s.closed = true
 		return s.failed
 	}
+	s.finish()
+	c.flush(c.ep.now())
+	return nil
+}
+
+// finish puts the end of the stream behind what was written. The caller holds c.mu
+// and flushes.
+func (s *sendStream) finish() {
+	s.closed = true
 	if s.s.cs != nil {
 		s.s.cs.Finish()
 	}
 	s.end()
 	s.wake()
-	c.flush(c.ep.now())
-	return nil
 }
 
 // CancelWrite implements transport.SendStream.
@@ -182,7 +227,9 @@ func (s *sendStream) SetPriority(p transport.Priority) {
 		v |= incremental
 	}
 	c := s.s.c
-	c.mu.Lock()
+	if !c.enter(nil) {
+		return
+	}
 	defer c.unlock()
 	s.prio.Store(v)
 	if s.s.cs != nil && c.cc != nil {
@@ -199,7 +246,9 @@ func (s *sendStream) Priority() transport.Priority {
 // Context implements transport.SendStream.
 func (s *sendStream) Context() context.Context {
 	c := s.s.c
-	c.mu.Lock()
+	if !c.enter(nil) {
+		return c.ctx // which is done
+	}
 	defer c.unlock()
 	if s.ctx == nil {
 		s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -41,8 +41,7 @@ func stored(t testing.TB, ca *testcert.CA, change func(*tls.Config)) []byte {
 	cache := &oneSession{}
 	cc, err := clientConfig(&transport.Config{TLS: client, Sessions: cache})
 	require.NoError(t, err)
-	conf, ts, err := cc.clientTLS(aConn{t.Context()})
-	require.NoError(t, err)
+	conf, ts := cc.clientTLS(aConn{t.Context()})
 	require.True(t, conf.Tickets)
 	require.Nil(t, conf.Session)
 	require.Nil(t, ts.earlyParams)
@@ -93,8 +92,7 @@ func TestSessionThatCannotBeReadIsIgnored(t *testing.T) {
 		require.ErrorIs(t, err, errNoSession, "%x", bad)
 		cc, err := clientConfig(&transport.Config{TLS: ca.Client("localhost", "test"), Sessions: &oneSession{b: bad}})
 		require.NoError(t, err)
-		conf, _, err := cc.clientTLS(aConn{t.Context()})
-		require.NoError(t, err)
+		conf, _ := cc.clientTLS(aConn{t.Context()})
 		require.Nil(t, conf.Session)
 	}
 	for _, s := range []*session{{}, {tls: []byte{1}, chain: make([][]byte, maxSessionCerts+1)}, {tls: make([]byte, maxSession)}} {
@@ -157,8 +155,7 @@ func TestSessionIsUsedOnlyIfTheServerWouldStillConvince(t *testing.T) {
 			test.change(cfg)
 			cc, err := clientConfig(cfg)
 			require.NoError(t, err)
-			conf, ts, err := cc.clientTLS(aConn{t.Context()})
-			require.NoError(t, err)
+			conf, ts := cc.clientTLS(aConn{t.Context()})
 			require.Equal(t, client.ServerName, cache.name)
 			require.Nil(t, cache.b, "sessions are used once")
 			require.Equal(t, test.used, conf.Session != nil)
@@ -193,8 +190,7 @@ func TestNoSessionIsKeptWithoutACacheOrAName(t *testing.T) {
 		change(cfg)
 		cc, err := clientConfig(cfg)
 		require.NoError(t, err)
-		conf, ts, err := cc.clientTLS(aConn{t.Context()})
-		require.NoError(t, err)
+		conf, ts := cc.clientTLS(aConn{t.Context()})
 		require.False(t, conf.Tickets)
 		ts.peer = &peer{}
 		ts.storeSession([]byte{1}, nil)

@@ -114,7 +114,7 @@ func (s *stream) event(ev *capi.Event) {
 		}
 	case capi.Writable:
 		if s.send != nil {
-			s.send.wake()
+			s.c.wakeLater(&s.send.waiter)
 		}
 	case capi.StreamReset:
 		if s.recv != nil {
@@ -253,6 +253,36 @@ type deadline struct {
 	mu    sync.Mutex
 	at    time.Time   // guarded by mu; zero for none
 	timer *time.Timer // guarded by mu; nil until the first deadline in the future
+
+	// ended is closed when passed is set. It is nil until somebody asks.
+	ended chan struct{} // guarded by mu
+}
+
+// done returns a channel that is closed when the deadline has passed.
+func (d *deadline) done() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ended == nil {
+		d.ended = make(chan struct{})
+		if d.passed.Load() {
+			close(d.ended)
+		}
+	}
+	return d.ended
+}
+
+// pass says that the deadline has passed. The caller holds mu.
+func (d *deadline) pass() {
+	if !d.passed.Swap(true) && d.ended != nil {
+		close(d.ended)
+	}
+}
+
+// reopen says that there is another deadline, or none. The caller holds mu.
+func (d *deadline) reopen() {
+	if d.passed.Swap(false) {
+		d.ended = nil
+	}
 }
 
 // set moves the deadline. When it has passed, the waiter is woken.
@@ -264,16 +294,16 @@ func (d *deadline) set(t time.Time, w *waiter) {
 	}
 	d.at = t
 	if t.IsZero() {
-		d.passed.Store(false)
+		d.reopen()
 		return
 	}
 	left := time.Until(t)
 	if left <= 0 {
-		d.passed.Store(true)
+		d.pass()
 		w.wake()
 		return
 	}
-	d.passed.Store(false)
+	d.reopen()
 	if d.timer == nil {
 		d.timer = time.AfterFunc(left, func() { d.fire(w) })
 	} else {
@@ -292,7 +322,7 @@ func (d *deadline) fire(w *waiter) {
 		d.timer.Reset(left)
 		return
 	}
-	d.passed.Store(true)
+	d.pass()
 	w.wake()
 }
 

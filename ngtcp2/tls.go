@@ -48,7 +48,7 @@ type tlsState struct {
 
 // clientTLS begins the handshake of the client c, whose context is that of the
 // handshake. It asks the SessionCache, and must not be called with a lock held.
-func (cc *connConfig) clientTLS(c interface{ Context() context.Context }) (*capi.TLSConfig, *tlsState, error) {
+func (cc *connConfig) clientTLS(c interface{ Context() context.Context }) (*capi.TLSConfig, *tlsState) {
 	t := cc.tls
 	ts := &tlsState{cc: cc, tls: t, client: true, ctx: c.Context(), serverName: hostnameInSNI(t.ServerName)}
 	conf := &capi.TLSConfig{
@@ -69,7 +69,7 @@ func (cc *connConfig) clientTLS(c interface{ Context() context.Context }) (*capi
 			ts.earlyParams = ts.remembered.params
 		}
 	}
-	return conf, ts, nil
+	return conf, ts
 }
 
 // serverTLS begins a server's handshake: hello is the ClientHello message. ctx
@@ -170,7 +170,7 @@ func (ts *tlsState) ClientCertificate(req *capi.CertificateRequest) (*capi.Certi
 	for _, s := range req.SignatureSchemes {
 		info.SignatureSchemes = append(info.SignatureSchemes, tls.SignatureScheme(s))
 	}
-	setContext(info, ts.ctx)
+	setContext(ts.ctx, info)
 	c, err := ts.clientCertificate(info)
 	if err == nil && c == nil {
 		return nil, nil
@@ -348,8 +348,9 @@ func (ts *tlsState) connectionState(s capi.TLSState, complete bool) tls.Connecti
 		DidResume:                  s.Resumed,
 		CipherSuite:                s.CipherSuite,
 		CurveID:                    tls.CurveID(s.Curve),
+		HelloRetryRequest:          s.HelloRetry,
 		NegotiatedProtocol:         s.ALPN,
-		NegotiatedProtocolIsMutual: true,
+		NegotiatedProtocolIsMutual: true, //nolint:staticcheck // deprecated, but crypto/tls sets it
 		ServerName:                 s.ServerName,
 	}
 	if ts.client {

@@ -63,7 +63,7 @@ func newInbox(n, size int) *inbox {
 		in.iovecs[i].Base = &in.data[i*size]
 		in.iovecs[i].SetLen(size)
 		h := &in.messages[i].hdr
-		h.Name = (*byte)(unsafe.Pointer(&in.names[i]))
+		h.Name = (*byte)(unsafe.Pointer(&in.names[i])) //nolint:gosec // G103: the kernel takes addresses
 		h.Iov = &in.iovecs[i]
 		h.SetIovlen(1)
 		h.Control = &in.controls[i][0]
@@ -79,6 +79,7 @@ func (in *inbox) receive(fd, n int) (int, error) {
 		h.SetControllen(controlSize)
 		h.Flags = 0
 	}
+	//nolint:gosec // G103: the kernel takes addresses
 	got, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.messages[0])), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno
@@ -121,7 +122,7 @@ const (
 // parseControl reads control messages.
 func parseControl(b []byte) (c control) {
 	for len(b) >= cmsgHeader {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0])) //nolint:gosec // G103: the kernel's own layout
 		n := int(h.Len)
 		if n < cmsgHeader || n > len(b) {
 			return c
@@ -155,7 +156,7 @@ func parseControl(b []byte) (c control) {
 func sockaddr(sa *unix.RawSockaddrInet6, z *zones) (ap netip.AddrPort, ok bool) {
 	switch sa.Family {
 	case unix.AF_INET:
-		sa4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		sa4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa)) //nolint:gosec // G103: the kernel's own layout
 		return netip.AddrPortFrom(netip.AddrFrom4(sa4.Addr), ntohs(sa4.Port)), true
 	case unix.AF_INET6:
 		return netip.AddrPortFrom(z.named(netip.AddrFrom16(sa.Addr).Unmap(), sa.Scope_id), ntohs(sa.Port)), true
@@ -171,7 +172,7 @@ func putSockaddr(sa *unix.RawSockaddrInet6, ap netip.AddrPort, v6 bool, z *zones
 		if !a.Is4() {
 			return 0
 		}
-		sa4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		sa4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa)) //nolint:gosec // G103: the kernel's own layout
 		*sa4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: ntohs(ap.Port()), Addr: a.As4()}
 		return unix.SizeofSockaddrInet4
 	}
@@ -280,7 +281,7 @@ type outbox struct {
 
 var outboxes = sync.Pool{New: func() any {
 	o := new(outbox)
-	o.hdr.Name = (*byte)(unsafe.Pointer(&o.name))
+	o.hdr.Name = (*byte)(unsafe.Pointer(&o.name)) //nolint:gosec // G103: the kernel takes addresses
 	o.hdr.Iov = &o.iovec
 	o.hdr.SetIovlen(1)
 	return o
@@ -343,7 +344,7 @@ func (o *outbox) fill(b []byte, out *capi.Output, m sendMode, z *zones) bool {
 // put writes the header of a control message at n, and returns where the next
 // one begins.
 func (o *outbox) put(n int, level, kind int32, size int) int {
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&o.control[n]))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&o.control[n])) //nolint:gosec // G103: the kernel's own layout
 	h.Level, h.Type = level, kind
 	h.SetLen(cmsgHeader + size)
 	return n + cmsgHeader + (size+cmsgAlign-1)&^(cmsgAlign-1)
@@ -351,6 +352,7 @@ func (o *outbox) put(n int, level, kind int32, size int) int {
 
 // sendmsg sends the message without waiting.
 func (o *outbox) sendmsg(fd int) error {
+	//nolint:gosec // G103: the kernel takes addresses
 	_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&o.hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	if errno != 0 {
 		return errno

@@ -1,12 +1,14 @@
 package purego
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/anyquic/anyquic/internal/quicconf"
 	"github.com/anyquic/anyquic/transport"
 )
 
@@ -56,10 +58,7 @@ func (c *conn) startDatagrams() {
 	if !c.datagramsUsable() {
 		return
 	}
-	n := c.cfg.DatagramQueue
-	if n == 0 {
-		n = defaultDatagramQueue
-	}
+	n := cmp.Or(c.cfg.DatagramQueue, quicconf.DatagramQueue)
 	d := &datagrams{c: c, arrived: make(chan struct{}, 1)}
 	d.out.max, d.in.max = n, n
 	if !c.ep.group.run(d.receive) { // until the connection's end

@@ -11,16 +11,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/anyquic/anyquic/internal/acceptqueue"
 	"github.com/anyquic/anyquic/transport"
-)
-
-// acceptBacklog is how many connections may wait for Accept.
-const acceptBacklog = 1024
-
-// Reasons that the peer of a connection learns which nobody accepts.
-const (
-	reasonListenerClosed = "listener closed"
-	reasonBacklogFull    = "too many connections wait for Accept"
 )
 
 // A listener takes connections from quic-go as soon as it has read the
@@ -31,10 +23,8 @@ type listener struct {
 	cfg *transport.Config
 	ql  *quic.EarlyListener
 
-	queue chan *conn // ready, not accepted
-
-	done    chan struct{} // closed by stop
-	drained chan struct{} // closed when accept has ended
+	queue   *acceptqueue.Queue[*conn] // ready, not accepted
+	drained chan struct{}             // closed when accept has ended
 }
 
 // Listen implements transport.Endpoint.
@@ -58,8 +48,7 @@ func (e *endpoint) Listen(cfg *transport.Config) (transport.Listener, error) {
 	l := &listener{
 		ep:      e,
 		cfg:     cfg,
-		queue:   make(chan *conn, acceptBacklog),
-		done:    make(chan struct{}),
+		queue:   acceptqueue.New(e.turnAway),
 		drained: make(chan struct{}),
 	}
 	qconf.Tracer = e.tracer(cfg, func(ctx context.Context, id quic.ConnectionID) { incomingFrom(ctx).id = id })
@@ -105,7 +94,7 @@ var errRefused = errors.New("purego: connection refused")
 // CONNECTION_REFUSED. Its context is done when the connection has ended.
 func (e *endpoint) incoming(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
 	l := e.current.Load()
-	if l == nil || len(l.queue) == cap(l.queue) || !e.stats.admit(e.opts.MaxConns) {
+	if l == nil || l.queue.Full() || !e.stats.admit(e.opts.MaxConns) {
 		return nil, errRefused // and counted when CONNECTION_REFUSED is sent
 	}
 	if e.ids != nil {
@@ -170,7 +159,7 @@ func (l *listener) take(qc *quic.Conn) {
 func (l *listener) handshake(c *conn, start time.Time) {
 	if l.cfg.EarlyData {
 		c.startDatagrams()
-		l.deliver(c)
+		l.queue.Deliver(c)
 	}
 	timeout := time.NewTimer(handshakeTimeout(l.cfg) - time.Since(start))
 	defer timeout.Stop()
@@ -185,46 +174,25 @@ func (l *listener) handshake(c *conn, start time.Time) {
 	l.ep.stats.accepted.Add(1)
 	if !l.cfg.EarlyData {
 		c.startDatagrams()
-		l.deliver(c)
+		l.queue.Deliver(c)
 	}
 }
 
-// deliver queues c for Accept. The queue was not full when the attempt began.
-func (l *listener) deliver(c *conn) {
-	select {
-	case <-l.done:
-		c.CloseWithError(0, reasonListenerClosed)
-		return
-	default:
+// turnAway ends a connection that nobody accepts.
+func (e *endpoint) turnAway(c *conn, why acceptqueue.Reason) {
+	if why == acceptqueue.Full {
+		e.stats.refused.Add(1)
 	}
-	select {
-	case l.queue <- c:
-	default:
-		l.ep.stats.refused.Add(1)
-		c.CloseWithError(0, reasonBacklogFull)
-		return
-	}
-	select {
-	case <-l.done: // stop may have emptied the queue before
-		l.discard()
-	default:
-	}
+	c.CloseWithError(0, string(why))
 }
 
+// Accept implements transport.Listener.
 func (l *listener) Accept(ctx context.Context) (transport.Conn, error) {
-	select {
-	case <-l.done:
-		return nil, net.ErrClosed
-	default:
+	c, err := l.queue.Accept(ctx)
+	if err != nil {
+		return nil, err
 	}
-	select {
-	case c := <-l.queue:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return c, nil
 }
 
 func (l *listener) Addr() net.Addr { return l.ep.Addr() }
@@ -246,19 +214,7 @@ func (l *listener) Close() error {
 
 // stop ends Accept and closes what nobody accepted. It is called once.
 func (l *listener) stop() {
-	close(l.done)
+	l.queue.Close()
 	l.ql.Close()
 	<-l.drained
-	l.discard()
-}
-
-func (l *listener) discard() {
-	for {
-		select {
-		case c := <-l.queue:
-			c.CloseWithError(0, reasonListenerClosed)
-		default:
-			return
-		}
-	}
 }

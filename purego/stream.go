@@ -139,6 +139,17 @@ func (s *sendStream) Write(p []byte) (int, error) {
 	return n, s.c.err(err)
 }
 
+// WriteLast implements transport.SendStream. quic-go sends the end of the stream in
+// a packet of its own if it is quicker than Close.
+func (s *sendStream) WriteLast(p []byte) (int, error) {
+	if len(p) > 0 {
+		if n, err := s.Write(p); err != nil {
+			return n, err
+		}
+	}
+	return len(p), s.Close()
+}
+
 func (s *sendStream) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -197,6 +197,11 @@ type SendStream interface {
 	// after Close.
 	io.Writer
 
+	// WriteLast is Write followed by Close, but so that the end of the stream
+	// can travel with the last bytes. The stream is closed only if all of p was
+	// written.
+	WriteLast(p []byte) (int, error)
+
 	// Close marks the end of the data (FIN). What was written is still
 	// delivered, in the background. The other direction of a bidirectional
 	// stream is unaffected. Close returns a [*StreamError] if either side has

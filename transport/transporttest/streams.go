@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -36,6 +37,8 @@ var streamCases = []testCase{
 		says: "What was written is still delivered, in the background."},
 	{name: "WriteAfterClose", rows: "S04 T25", run: testWriteAfterClose,
 		says: "An error matching net.ErrClosed after Close; a second Close returns nil."},
+	{name: "WriteLast", rows: "S03 S04", udp: true, run: testWriteLast,
+		says: "WriteLast is Write followed by Close. The stream is closed only if all of p was written."},
 	{name: "WriteCopies", rows: "S03", run: testWriteCopies,
 		says: "Write and SendDatagram copy: the caller may reuse p when they return."},
 	{name: "NoFlush", rows: "S03", run: testNoFlush,
@@ -264,6 +267,46 @@ func testWriteAfterClose(l *lab) {
 	require.NoError(l, c.Close(), "Close after all was acknowledged")
 	_, err = c.Write([]byte("x"))
 	require.ErrorIs(l, err, errClosed)
+}
+
+func testWriteLast(l *lab) {
+	p := l.connect(setup{})
+	for _, size := range []int{0, 1, 2000, 1 << 20} {
+		c, s := openUni(l, p.client, p.server)
+		want := noiseBytes(size)
+		wrote := async(func() error {
+			n, err := c.WriteLast(want)
+			if err == nil && n != size {
+				err = fmt.Errorf("wrote %d of %d bytes", n, size)
+			}
+			return err
+		})
+		got, err := io.ReadAll(s)
+		require.NoError(l, err)
+		require.True(l, bytes.Equal(want, got), "%d bytes of %d", len(got), size)
+		require.NoError(l, <-wrote)
+		_, err = c.WriteLast([]byte("x"))
+		require.ErrorIs(l, err, errClosed)
+		require.NoError(l, c.Close(), "Close after WriteLast")
+	}
+	// One that is cut short leaves the stream open.
+	c, s := openUni(l, p.client, p.server)
+	large := make([]byte, 64<<20)
+	require.NoError(l, c.SetWriteDeadline(time.Now().Add(time.Second)))
+	n, err := c.WriteLast(large)
+	require.ErrorIs(l, err, os.ErrDeadlineExceeded)
+	require.Positive(l, n)
+	require.Less(l, n, len(large))
+	require.NoError(l, c.SetWriteDeadline(time.Time{}))
+	rest := async(func() error {
+		_, err := c.WriteLast([]byte("end"))
+		return err
+	})
+	got, err := io.ReadAll(s)
+	require.NoError(l, err)
+	require.NoError(l, <-rest)
+	require.Len(l, got, n+3)
+	require.Equal(l, "end", string(got[n:]))
 }
 
 func testWriteCopies(l *lab) {

@@ -4,6 +4,7 @@
  * (recv_crypto_data and client_initial). */
 
 #include "internal.h"
+#include "tls_messages.h"
 
 #include <string.h>
 
@@ -175,10 +176,10 @@ static int hello_append(aq_connection *c, const uint8_t *data, size_t len) {
 
 /* feed lets the TLS library work. */
 static int feed(aq_connection *c, ngtcp2_encryption_level level,
-                uint64_t offset, const uint8_t *data, size_t len) {
+                const uint8_t *data, size_t len) {
   int rv;
   c->in_tls++;
-  rv = ngtcp2_crypto_recv_crypto_data_cb(c->quic, level, offset, data, len, c);
+  rv = aq_tls_feed(c->tls, level, data, len);
   c->in_tls--;
   return rv;
 }
@@ -189,6 +190,7 @@ static int recv_crypto_data(ngtcp2_conn *quic, ngtcp2_encryption_level level,
   aq_connection *c = user_data;
   int rv;
   (void)quic;
+  (void)offset;
   if (c->tls == NULL) {
     if (!c->server || level != NGTCP2_ENCRYPTION_LEVEL_INITIAL) {
       return crypto_alert(c, ALERT_UNEXPECTED_MESSAGE);
@@ -205,7 +207,7 @@ static int recv_crypto_data(ngtcp2_conn *quic, ngtcp2_encryption_level level,
     size_t hello_len = c->hello_len;
     c->hello = NULL;
     c->hello_len = c->hello_cap = 0;
-    rv = feed(c, level, 0, hello, hello_len);
+    rv = feed(c, level, hello, hello_len);
     aq_free(hello);
     if (rv != 0 || len == 0) {
       return rv;
@@ -214,7 +216,21 @@ static int recv_crypto_data(ngtcp2_conn *quic, ngtcp2_encryption_level level,
   if (level == NGTCP2_ENCRYPTION_LEVEL_HANDSHAKE) {
     aq_tls_received(c->tls, data, len);
   }
-  return feed(c, level, offset, data, len);
+  return feed(c, level, data, len);
+}
+
+/* offers_early says whether a ClientHello asks for 0-RTT with a session (RFC 8446,
+ * Section 4.2.10). */
+static int offers_early(const uint8_t *hello, size_t len) {
+  aq_slice message = {hello, len}, extensions, body;
+  return aq_hello_extensions(message, &extensions) == 0 &&
+         aq_extension(extensions, AQ_EXT_EARLY_DATA, &body) == 0 &&
+         aq_extension(extensions, AQ_EXT_PRE_SHARED_KEY, &body) == 0;
+}
+
+void aq_conn_tls_sent_hello(void *conn, const uint8_t *hello, size_t len) {
+  aq_connection *c = conn;
+  c->offered_early = (uint8_t)offers_early(hello, len);
 }
 
 static int client_initial(ngtcp2_conn *quic, void *user_data) {
@@ -225,8 +241,16 @@ static int client_initial(ngtcp2_conn *quic, void *user_data) {
   }
   aq_tls_enter();
   c->in_tls++;
+  c->offered_early = aq_tls_watch_hello(c->tls, c) != 0;
   rv = ngtcp2_crypto_client_initial_cb(quic, user_data);
+  (void)aq_tls_watch_hello(c->tls, NULL);
   c->in_tls--;
+  /* The library judges the session once more when it writes the ClientHello. One
+   * that it leaves out then brings no key that only the server can have: what is
+   * sent with it, anybody could read. */
+  if (!c->offered_early) {
+    c->pub.early_data = 0;
+  }
   return rv;
 }
 
@@ -273,8 +297,12 @@ static int handshake_confirmed(ngtcp2_conn *quic, void *user_data) {
 }
 
 static int early_data_rejected(ngtcp2_conn *quic, void *user_data) {
+  aq_connection *c = user_data;
   (void)quic;
-  return failed(aq_streams_reject(user_data));
+  if (!c->pub.early_data) {
+    return 0; /* there was none */
+  }
+  return failed(aq_streams_reject(c));
 }
 
 static int recv_new_token(ngtcp2_conn *quic, const uint8_t *token, size_t len,
@@ -484,6 +512,23 @@ static int dcid_status(ngtcp2_conn *quic, ngtcp2_connection_id_status_type type,
   }
 }
 
+/* spare_connection_id makes a server take one connection ID more than it has said
+ * (RFC 9000, Section 5.1.1), once its client has changed its path. ngtcp2 1.24
+ * counts one too many when the client does so again while the path of before is
+ * asked: the ID of that is retired, but kept as the way back, and still counts
+ * when the client sends another in its place. The connection would end for it.
+ * Nothing but this count looks at the number once the client has been told, and
+ * there is no function that would set it then. */
+static void spare_connection_id(aq_connection *c) {
+  ngtcp2_transport_params *params;
+  if (c->server && !c->spare_id) {
+    c->spare_id = 1;
+    params = (ngtcp2_transport_params *)ngtcp2_conn_get_local_transport_params2(
+        c->quic);
+    params->active_connection_id_limit++;
+  }
+}
+
 static int begin_path_validation(ngtcp2_conn *quic, uint32_t flags,
                                  const ngtcp2_path *path,
                                  const ngtcp2_path *fallback, void *user_data) {
@@ -492,6 +537,7 @@ static int begin_path_validation(ngtcp2_conn *quic, uint32_t flags,
   (void)fallback;
   /* A server moves to the path before it is validated. */
   c->validating = ngtcp2_path_eq(path, ngtcp2_conn_get_path2(quic)) != 0;
+  spare_connection_id(c);
   return 0;
 }
 

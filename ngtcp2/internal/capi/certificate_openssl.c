@@ -89,19 +89,9 @@ aq_cert *aq_cert_new(const uint8_t *chain, size_t chain_len,
   return NULL;
 }
 
-aq_cert *aq_cert_up_ref(aq_cert *c) {
-  atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
-  return c;
-}
-
-void aq_cert_free(aq_cert *c) {
-  if (c == NULL ||
-      atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1) {
-    return;
-  }
+void aq_cert_clear(aq_cert *c) {
   X509_free(c->leaf);
   OSSL_STACK_OF_X509_free(c->rest);
   EVP_PKEY_free(c->key);
   aq_blob_free(&c->ocsp);
-  aq_free(c);
 }

@@ -92,16 +92,7 @@ fail:
   return NULL;
 }
 
-aq_cert *aq_cert_up_ref(aq_cert *c) {
-  atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
-  return c;
-}
-
-void aq_cert_free(aq_cert *c) {
-  if (c == NULL ||
-      atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1) {
-    return;
-  }
+void aq_cert_clear(aq_cert *c) {
   wolfSSL_CTX_free(c->ctx);
   aq_blob_free(&c->chain);
   if (c->key.n != 0) {
@@ -111,7 +102,6 @@ void aq_cert_free(aq_cert *c) {
   if (c->signer != 0) {
     aqGoSignerFree(c->signer);
   }
-  aq_free(c);
 }
 
 int aq_use_cert(WOLFSSL *ssl, const aq_cert *cert) {

@@ -330,6 +330,7 @@ static void begin(aq_connection *c, uint64_t now) {
   }
   c->pub.error.code = 0;
   c->pub.answer_waits = 0;
+  c->pub.held = 0;
   aq_chunk_sort(c);
   if (c->now >= c->pub.trim_at) {
     c->pub.trim_at = UINT64_MAX;
@@ -342,14 +343,16 @@ static void begin(aq_connection *c, uint64_t now) {
 }
 
 /* publish_expiry tells Go when ngtcp2 wants to be called. Exact times are for
- * pacing. When there is nothing to send, timers that are due within the
- * granularity (RFC 9002, Section 6.1.2) share a tick: a pause that nothing
- * waits for, the delay of an acknowledgment, a loss. */
+ * pacing. When there is nothing to send, a timer that is due within the
+ * granularity (RFC 9002, Section 6.1.2) has that much time from when it was set:
+ * it is a pause that nothing waits for, the delay of an acknowledgment, which may
+ * go with an answer until then, or a loss. */
 static void publish_expiry(aq_connection *c) {
   uint64_t at = ngtcp2_conn_get_expiry2(c->quic);
   if (c->confirmed && !c->sending && c->ready_mask == 0 &&
       c->out_messages.head == NULL && at < c->now + AQ_GRANULARITY) {
-    if (c->tick == 0) {
+    if (at != c->soon) {
+      c->soon = at;
       c->tick = c->now + AQ_GRANULARITY;
     }
     if (at < c->tick) {
@@ -490,6 +493,20 @@ static int answer_waits(aq_connection *c) {
   return 1;
 }
 
+/* burst_max is how much may go out before pacing makes a pause: what it would
+ * spread over AQ_PAUSE, and not more than two sendmsg take. Below 2 Gbit/s that is
+ * less than one takes, and nothing is different from what ngtcp2 does by itself. */
+static uint64_t burst_max(aq_connection *c) {
+  ngtcp2_conn_info info;
+  uint64_t n;
+  ngtcp2_conn_get_conn_info2(c->quic, &info);
+  if (info.smoothed_rtt == 0 || info.cwnd > UINT64_MAX / AQ_PAUSE) {
+    return 0;
+  }
+  n = info.cwnd * AQ_PAUSE / info.smoothed_rtt;
+  return n < AQ_BURST_MAX ? n : AQ_BURST_MAX;
+}
+
 int aq_do_conn_read(aq_conn *conn, const aq_path *p, uint32_t ecn,
                  const uint8_t *data, size_t len, size_t segment,
                  uint64_t now) {
@@ -527,6 +544,7 @@ int aq_do_conn_read(aq_conn *conn, const aq_path *p, uint32_t ecn,
     rv = aq_streams_apply(c);
   }
   c->pub.answer_waits = rv == 0 && answer_waits(c);
+  c->burst = burst_max(c);
   return end(c, rv);
 }
 
@@ -537,8 +555,9 @@ int aq_do_conn_handle_expiry(aq_conn *conn, uint64_t now) {
     return c->failure;
   }
   begin(c, now);
-  c->tick = 0;
+  c->soon = 0;
   c->sending = 0;
+  c->burst = burst_max(c);
   c->initial_again = !c->server;
   if (ngtcp2_conn_get_expiry2(c->quic) <= c->now) {
     rv = ngtcp2_conn_handle_expiry(c->quic, c->now);
@@ -604,12 +623,16 @@ int aq_do_conn_write(aq_conn *conn, uint8_t *buf, size_t len, uint64_t now) {
   }
   /* A client's first flight is a burst: the initial window bounds it (RFC 9002,
    * Section 7.7), and 0-RTT data waits for nothing. */
-  if (c->server || ngtcp2_conn_get_handshake_completed2(c->quic)) {
+  if (n > 0 && (uint64_t)n < c->burst) {
+    c->burst -= (uint64_t)n;
+  } else if (c->server || ngtcp2_conn_get_handshake_completed2(c->quic)) {
     ngtcp2_conn_update_pkt_tx_time(c->quic, c->now);
+    c->burst = 0;
   }
   output(c, (size_t)n, segment, &path.path, &pi);
   if (n == 0) {
     c->initial_again = 0;
+    c->pub.held = c->confirmed && c->ready_mask != 0;
   } else {
     c->unanswered = 0;
     /* What did not fit goes out when pacing allows. */

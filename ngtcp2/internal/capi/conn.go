@@ -262,6 +262,11 @@ func (c *Conn) ReadPackets(p Path, ecn uint8, data []byte, segment int, now uint
 // says how long it may take.
 func (c *Conn) AnswerWaits() bool { return c.c != nil && c.c.answer_waits != 0 }
 
+// Held says that WritePackets, called last, has left stream data that pacing or
+// congestion control holds back: until packets or a timer come, it would write
+// nothing, whatever is added to the data.
+func (c *Conn) Held() bool { return c.c != nil && c.c.held != 0 }
+
 // HandleExpiry does what is due. WritePackets comes next.
 func (c *Conn) HandleExpiry(now uint64) error {
 	if c.c == nil {
@@ -300,7 +305,8 @@ func (c *Conn) output() Output {
 }
 
 // EarlyData says whether a client can send data before the handshake is complete:
-// its session and the parameters of the server allow it.
+// its session and the parameters of the server allow it. After the first
+// WritePackets that is what the ClientHello, which is then written, has asked for.
 func (c *Conn) EarlyData() bool { return c.c != nil && c.c.early_data != 0 }
 
 // Expiry is when HandleExpiry wants to be called.

@@ -12,12 +12,19 @@ import (
 
 // plainWorld is a world without cryptography, with its handshake done or not.
 func plainWorld(t testing.TB, established bool) *world {
+	return plainWorldWith(t, established, func(*Settings) {})
+}
+
+// plainWorldWith is plainWorld with other settings, of both sides.
+func plainWorldWith(t testing.TB, established bool, change func(*Settings)) *world {
 	setPlain(true)
 	t.Cleanup(func() { setPlain(false) })
 	w := &world{t: t, now: second, rand: rand.New(rand.NewPCG(1, 2)), delay: 10 * millisecond, buf: plainBuf, serverSettings: testSettings()}
 	w.server = &peer{w: w, name: "server", streams: map[int64]*half{}, count: map[EventType]int{}}
 	w.client = &peer{w: w, name: "client", streams: map[int64]*half{}, count: map[EventType]int{}}
 	s := testSettings()
+	change(&s)
+	change(&w.serverSettings)
 	var err error
 	w.client.Conn, err = newPlainClient(&s, &ClientOptions{Path: Path{clientAddr, serverAddr}, DCID: id(w.rand, 12), SCID: id(w.rand, 8)})
 	if err != nil {

@@ -20,10 +20,13 @@
 #define AQ_GRANULARITY (AQ_SECOND / 1000)
 #define AQ_SEND_MIN (256u * 1024u) /* a send buffer is not smaller for a small cwnd */
 #define AQ_SEND_AHEAD (64u * 1024u) /* buffered beyond the peer's windows */
+#define AQ_UNSENT_MAX (1024u * 1024u) /* more would only leave the caches */
 #define AQ_QLOG_MAX (1024u * 1024u)
 #define AQ_URGENCIES 8
 #define AQ_VECS 16
 #define AQ_ONCE 4
+#define AQ_PAUSE (AQ_SECOND / 4000) /* see burst_max */
+#define AQ_BURST_MAX (128u * 1024u) /* bytes */
 #define AQ_AGGREGATE 64000u /* bytes for one sendmsg: at most 64 packets, 65507 bytes */
 
 typedef struct aq_sending aq_sending;
@@ -86,19 +89,22 @@ struct aq_connection {
   uint8_t server, no_memory, event_datagram, hello_ready, touched;
   uint8_t completed, confirmed, close_set, reset_key_set, engine_ids, cid_len;
   uint8_t settled; /* client: ngtcp2 has left the handshake behind */
+  uint8_t offered_early; /* client: the ClientHello asked for 0-RTT */
   uint8_t initial_again; /* client: Initial packets may have to be sent again */
   uint8_t got;        /* the last read brought stream data, or its acknowledgment */
   uint8_t sending;    /* the last write left something that pacing holds back */
   uint8_t unanswered; /* packets with data since one was written: 0, 1 or 2 for more */
   uint64_t lost;      /* packets, when a read was looked at last */
-  uint64_t tick;      /* when timers that need not be exact are due; 0: none is */
+  uint64_t soon, tick; /* a timer that need not be exact, and when it is due */
   uint8_t broken;  /* an assertion failed: see guard.c */
   uint8_t in_call; /* of Go, that can come to ngtcp2 */
   uint8_t in_tls;  /* the TLS library is at work on tls */
   uint32_t once[AQ_ONCE]; /* where the events are that are listed once */
   int failure; /* the error that ended the connection */
   uint8_t validating; /* the current path */
+  uint8_t spare_id;   /* server: one more connection ID is taken than was said */
   ngtcp2_ccerr close; /* what the library's errors ask for */
+  uint64_t burst; /* bytes that may be written before pacing makes a pause */
   uint64_t initial_window;
   uint64_t send_buffer;
   uint16_t probes[6]; /* sizes of packets that search for the path's limit */

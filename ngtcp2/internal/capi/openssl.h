@@ -23,29 +23,27 @@ struct aq_cert {
   aq_blob ocsp;
 };
 
-struct aq_tls {
-  SSL *ssl; /* NULL after aq_tls_release */
-  ngtcp2_crypto_ossl_ctx *native;
-  ngtcp2_crypto_conn_ref *ref;
-  uintptr_t callbacks;
-  uint8_t server, tickets, key_log;
-  aq_cert *cert;
-  aq_blob alpn;        /* server: ours, in order of preference */
-  aq_blob ticket_keys; /* server */
-  aq_blob chain;       /* the peer's, as it came in this handshake */
-  aq_blob ocsp;        /* client: what the server stapled */
-  aq_blob ticket_data; /* server: of the ticket that may be resumed */
-  aq_blob sessions[AQ_SESSIONS]; /* client: oldest first, until taken */
-  int early;       /* client: the session allows 0-RTT */
+typedef struct aq_piece aq_piece;
+typedef struct aq_pieces {
+  aq_piece *first, *last;
+} aq_pieces;
 
-  /* What is kept when ssl is gone. */
-  uint16_t suite, curve;
-  uint8_t resumed, early_accepted, alpn_len, name_len;
-  uint8_t alpn_selected[255], name[255];
+struct aq_tls {
+  AQ_TLS_FIELDS;
+  SSL *ssl;                       /* NULL after aq_tls_release */
+  ngtcp2_crypto_ossl_ctx *native; /* from which ngtcp2 gets ssl */
+  ngtcp2_encryption_level send_level;
+  aq_pieces in; /* of the handshake, that OpenSSL has not released */
+  aq_blob alpn; /* server: ours, in order of preference */
+  uint8_t head[AQ_RETRY_HEAD], head_len; /* client: what the server said first */
 };
 
 /* aq_tls_of is NULL when the object is on its way out. */
 aq_tls *aq_tls_of(const SSL *ssl);
+
+/* crypto_openssl.c: handshake messages and keys between ssl and ngtcp2. */
+int aq_crypto_use(aq_tls *t);
+void aq_pieces_free(aq_pieces *l);
 
 /* tickets_openssl.c: what the process needs once, what a server's context needs,
  * and sessions on the client. */

@@ -382,6 +382,9 @@ static uint64_t send_room(aq_sending *s, uint64_t limit) {
     ahead = left;
   }
   ahead += AQ_SEND_AHEAD;
+  if (ahead > AQ_UNSENT_MAX) {
+    ahead = AQ_UNSENT_MAX;
+  }
   if (unsent >= ahead) {
     return 0;
   }
@@ -389,19 +392,21 @@ static uint64_t send_room(aq_sending *s, uint64_t limit) {
   return ahead < limit ? ahead : limit;
 }
 
-/* wake_writer reports that there is room again, if enough. */
+/* wake_writer reports that there is room again, if enough: as much as is unsent,
+ * so that there is something to send until the writer has come. */
 static int wake_writer(aq_sending *s) {
-  uint64_t limit, least;
-  if (!s->want_write || s->tx_dead || s->released ||
-      s->end - s->sent > AQ_SEND_AHEAD / 2) {
+  uint64_t limit, least = s->end - s->sent;
+  if (!s->want_write || s->tx_dead || s->released) {
     return 0;
   }
   limit = send_limit(s);
-  least = limit / 4;
-  if (least > AQ_SEND_AHEAD / 2) {
+  if (least < AQ_SEND_AHEAD / 2) {
     least = AQ_SEND_AHEAD / 2;
   }
-  if (s->end - s->acked > limit - limit / 4 || send_room(s, limit) < least) {
+  if (least > limit / 4) {
+    least = limit / 4 + 1;
+  }
+  if (send_room(s, limit) < least) {
     return 0;
   }
   s->want_write = 0;
@@ -495,13 +500,14 @@ int aq_do_stream_reset(aq_stream *stream, uint64_t code) {
   return rv;
 }
 
-/* aq_stream_vecs describes what is not sent yet, as far as n vectors reach. */
+/* aq_stream_vecs describes what is not sent yet, as far as n vectors reach or a
+ * packet can. */
 size_t aq_stream_vecs(aq_sending *s, ngtcp2_vec *vec, size_t n, int *fin) {
-  uint64_t left = s->end - s->sent;
+  uint64_t left = s->end - s->sent, packet = 65536;
   size_t count = 0;
   aq_chunk *ch = s->cur;
   uint64_t skip = ch != NULL ? s->sent - s->cur_offset : 0;
-  while (left > 0 && ch != NULL && count < n) {
+  while (left > 0 && ch != NULL && count < n && packet > 0) {
     if (skip < ch->len) {
       vec[count].base = ch->data + skip;
       vec[count].len = ch->len - (size_t)skip;
@@ -509,6 +515,7 @@ size_t aq_stream_vecs(aq_sending *s, ngtcp2_vec *vec, size_t n, int *fin) {
         vec[count].len = (size_t)left;
       }
       left -= vec[count].len;
+      packet -= vec[count].len < packet ? vec[count].len : packet;
       count++;
     }
     skip = 0;

@@ -31,7 +31,7 @@ int aq_on_new_session(SSL *ssl, SSL_SESSION *session) {
                               sizeof(AQ_SESSION_MAGIC) - 1) != 0) {
     return 0;
   }
-  if (aq_blob_add(&b, 1, t->name, t->name_len) != 0 ||
+  if (aq_blob_add(&b, 1, t->name.p, t->name.n) != 0 ||
       (p = aq_blob_reserve(&b, 0, (size_t)len)) == NULL ||
       i2d_SSL_SESSION(session, &p) != len) {
     aq_blob_free(&b);

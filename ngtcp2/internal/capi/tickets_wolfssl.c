@@ -7,12 +7,12 @@
 #include <wolfssl/wolfcrypt/aes.h>
 #include <wolfssl/wolfcrypt/hash.h>
 
-#define AQ_SESSION_MAGIC "aqW2"
+#define AQ_SESSION_MAGIC "aqW3"
 #define AQ_TICKET_MARGIN 10 /* seconds, from here to the ClientHello */
 #define AQ_TICKET_KEY_BYTES 32 /* of what is made of a key: 16 of name, 16 of AES */
 
-/* Sessions, on the client. Before wolfSSL's encoding stand the server's name and
- * the application protocol, for which alone they are good. */
+/* Sessions, on the client. Before wolfSSL's encoding stand the group, the server's
+ * name and the application protocol, for which alone they are good. */
 
 int aq_on_new_session(WOLFSSL *ssl, WOLFSSL_SESSION *session) {
   aq_tls *t = aq_tls_of(ssl);
@@ -20,6 +20,7 @@ int aq_on_new_session(WOLFSSL *ssl, WOLFSSL_SESSION *session) {
   char *protocol = NULL;
   word16 protocol_len = 0;
   unsigned char *p;
+  uint8_t group[2];
   int len;
   if (t == NULL || t->server || !t->tickets ||
       (len = wolfSSL_i2d_SSL_SESSION(session, NULL)) <= 0) {
@@ -30,9 +31,13 @@ int aq_on_new_session(WOLFSSL *ssl, WOLFSSL_SESSION *session) {
       protocol == NULL || protocol_len > 255) {
     protocol_len = 0;
   }
+  aq_ssl_remember(t);
+  group[0] = (uint8_t)(t->curve >> 8);
+  group[1] = (uint8_t)t->curve;
   if (aq_blob_add(&b, 0, (const uint8_t *)AQ_SESSION_MAGIC,
                   sizeof(AQ_SESSION_MAGIC) - 1) != 0 ||
-      aq_blob_add(&b, 1, t->name, t->name_len) != 0 ||
+      aq_blob_add(&b, 0, group, sizeof(group)) != 0 ||
+      aq_blob_add(&b, 1, t->name.p, t->name.n) != 0 ||
       aq_blob_add(&b, 1, (const uint8_t *)protocol, protocol_len) != 0 ||
       (p = aq_blob_reserve(&b, 0, (size_t)len)) == NULL ||
       wolfSSL_i2d_SSL_SESSION(session, &p) != len) {
@@ -54,18 +59,30 @@ static int offers(aq_slice list, aq_slice protocol) {
   return protocol.n == 0 && list.n == 0;
 }
 
+/* begin takes what stands before the names: the group. -1: it is no session. */
+static int begin(aq_slice *in, uint16_t *group) {
+  int bad = 0;
+  aq_slice magic = aq_take(in, sizeof(AQ_SESSION_MAGIC) - 1, &bad);
+  return bad || memcmp(magic.p, AQ_SESSION_MAGIC, magic.n) != 0 ? -1
+                                                                : aq_take_u16(in, group);
+}
+
+uint16_t aq_session_group(aq_slice session) {
+  uint16_t group;
+  return begin(&session, &group) == 0 ? group : 0;
+}
+
 /* aq_use_session resumes what fits; what does not is left out, and the handshake
  * is a full one. Go's clock, which may not be this host's, says how many seconds
  * old the session is: what wolfSSL did not offer must not bring early data. */
 void aq_use_session(aq_tls *t, const aq_tls_data *d, uint64_t age,
                     int early_data) {
   aq_slice in = d->session, host, protocol;
-  int bad = 0;
   const unsigned char *p;
   WOLFSSL_SESSION *session;
   long lifetime;
-  aq_slice magic = aq_take(&in, sizeof(AQ_SESSION_MAGIC) - 1, &bad);
-  if (bad || memcmp(magic.p, AQ_SESSION_MAGIC, magic.n) != 0 ||
+  uint16_t group;
+  if (begin(&in, &group) != 0 || group != t->session_group ||
       aq_take_prefixed(&in, 1, &host) != 0 || host.n != d->server_name.n ||
       (host.n != 0 && memcmp(host.p, d->server_name.p, host.n) != 0) ||
       aq_take_prefixed(&in, 1, &protocol) != 0 || in.n > AQ_MAX_CHAIN) {

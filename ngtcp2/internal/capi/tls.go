@@ -62,6 +62,7 @@ type TLSState struct {
 	ServerName                  string   // what the client sent
 	Resumed                     bool     // PeerChain and OCSP are then empty: the session's owner has kept them
 	EarlyAccepted               bool     // 0-RTT was sent and accepted
+	HelloRetry                  bool     // the server asked for a second ClientHello
 	PeerChain                   [][]byte // DER, leaf first; or one raw public key
 	OCSP                        []byte   // client: the stapled response
 	TicketData                  []byte   // server: of the ticket that was resumed
@@ -217,7 +218,7 @@ func readTLSState(t *C.aq_tls) TLSState {
 	C.aq_tls_get_state(t, &s)
 	return TLSState{
 		Version: uint16(s.version), CipherSuite: uint16(s.suite), Curve: uint16(s.curve),
-		Resumed: s.resumed != 0, EarlyAccepted: s.early_accepted != 0,
+		Resumed: s.resumed != 0, EarlyAccepted: s.early_accepted != 0, HelloRetry: s.hello_retry != 0,
 		ALPN:       string(goBytes(s.alpn, s.alpn_len)),
 		ServerName: string(goBytes(s.server_name, s.server_name_len)),
 		PeerChain:  unpackChain(unsafe.Slice((*byte)(s.chain), int(s.chain_len))),

@@ -60,12 +60,23 @@ void aq_tls_free(aq_tls *t);
 /* aq_tls_early_data says whether a client's session lets it send 0-RTT. */
 int aq_tls_early_data(const aq_tls *t);
 
+/* aq_tls_watch_hello lets the library call aq_conn_tls_sent_hello with conn and each
+ * ClientHello that it writes, with its 4 bytes of header, until conn is NULL. It
+ * returns -1 if the library cannot, and 0. */
+int aq_tls_watch_hello(aq_tls *t, void *conn);
+void aq_conn_tls_sent_hello(void *conn, const uint8_t *hello, size_t len);
+
 /* aq_tls_enter forgets what an earlier call on this thread left behind. */
 void aq_tls_enter(void);
 
 /* aq_tls_received tells what the library is about to be given of the handshake
  * after the ServerHello, in order. */
 void aq_tls_received(aq_tls *t, const uint8_t *data, size_t len);
+
+/* aq_tls_feed gives the library handshake messages of the peer and lets it work:
+ * 0, or an error of ngtcp2. */
+int aq_tls_feed(aq_tls *t, ngtcp2_encryption_level level, const uint8_t *data,
+                size_t len);
 
 /* aq_tls_error_text writes why the last TLS call failed, and empties the
  * thread's error queue. t may be NULL. Without a reason err is "". */
@@ -75,7 +86,7 @@ void aq_tls_error_text(aq_tls *t, char *err, size_t err_len);
  * holds certificates (or one public key), each behind 3 bytes of length. */
 typedef struct aq_tls_state {
   uint16_t version, suite, curve;
-  uint8_t resumed, early_accepted;
+  uint8_t resumed, early_accepted, hello_retry;
   const uint8_t *alpn, *server_name, *chain, *ocsp, *ticket_data;
   size_t alpn_len, server_name_len, chain_len, ocsp_len, ticket_data_len;
 } aq_tls_state;

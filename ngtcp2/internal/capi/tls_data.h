@@ -27,6 +27,31 @@ typedef struct aq_blob {
   size_t n;
 } aq_blob;
 
+/* What struct aq_tls has with either library; see tls.c. */
+#define AQ_TLS_FIELDS                                                          \
+  ngtcp2_crypto_conn_ref *ref; /* of no use after aq_tls_release */            \
+  uintptr_t callbacks;                                                         \
+  aq_cert *cert;                                                               \
+  aq_blob ticket_keys;           /* server */                                  \
+  aq_blob ticket_data;           /* server: of the one that may be resumed */  \
+  aq_blob chain;                 /* the peer's, as it came */                  \
+  aq_blob ocsp;                  /* client: what the server stapled */         \
+  aq_blob sessions[AQ_SESSIONS]; /* client: oldest first, until taken */       \
+  aq_blob protocol, name;        /* ALPN, SNI */                               \
+  uint16_t suite, curve;                                                       \
+  uint8_t server, tickets, key_log;                                            \
+  uint8_t early; /* client: the session allows 0-RTT */                        \
+  uint8_t resumed, early_accepted, hello_retry
+
+/* What each library has to do for tls.c. aq_ssl_new makes t->ssl; whatever came
+ * of it, aq_ssl_free frees it. aq_ssl_remember reads what ssl knows.
+ * aq_cert_clear frees what is in c. */
+int aq_ssl_new(aq_tls *t, const aq_tls_config *c, const aq_tls_data *d,
+               char *err, size_t err_len);
+void aq_ssl_remember(aq_tls *t);
+void aq_ssl_free(aq_tls *t);
+void aq_cert_clear(aq_cert *c);
+
 #define AQ_TICKET_KEY 32
 
 /* AQ_SESSIONS is how many sessions wait for Go: a server may send several at a
@@ -121,6 +146,17 @@ static inline int aq_blob_set(aq_blob *b, const uint8_t *p, size_t n) {
   return 0;
 }
 
+/* aq_tls_keep is aq_blob_set for what is asked for often, and seldom new. Without
+ * memory b becomes empty. */
+static inline void aq_tls_keep(aq_blob *b, const uint8_t *p, size_t n) {
+  if (b->n == n && (n == 0 || memcmp(b->p, p, n) == 0)) {
+    return;
+  }
+  if (aq_blob_set(b, p, n) != 0) {
+    aq_blob_free(b);
+  }
+}
+
 /* aq_blob_reserve makes room for n more bytes, size of them for their length,
  * which it writes, and returns where they go; NULL without memory. */
 static inline uint8_t *aq_blob_reserve(aq_blob *b, size_t size, size_t n) {
@@ -153,6 +189,20 @@ static inline int aq_blob_add(aq_blob *b, size_t size, const uint8_t *p,
     memcpy(to, p, n);
   }
   return 0;
+}
+
+#define AQ_RETRY_HEAD 38 /* bytes that tell it */
+
+/* aq_is_hello_retry_request knows the ServerHello that asks for another ClientHello
+ * by its random value: RFC 8446, Section 4.1.3. */
+static inline int aq_is_hello_retry_request(const uint8_t *p, size_t n) {
+  static const uint8_t magic[32] = {
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c,
+    0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb,
+    0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c};
+  /* server_hello(2), its length in 3 bytes, legacy_version, random */
+  return n >= AQ_RETRY_HEAD && p[0] == 2 &&
+         memcmp(p + 6, magic, sizeof(magic)) == 0;
 }
 
 /* aq_session_drop frees the oldest session. */

@@ -442,7 +442,7 @@ fail:
 
 static int setup_client(aq_tls *t, const aq_tls_config *c,
                         const aq_tls_data *d) {
-  char name[sizeof(t->name) + 1];
+  char name[256];
   SSL_set_connect_state(t->ssl);
   SSL_set_verify(t->ssl, SSL_VERIFY_PEER, NULL);
   if (d->alpn.n != 0 &&
@@ -450,11 +450,9 @@ static int setup_client(aq_tls *t, const aq_tls_config *c,
     return -1;
   }
   if (d->server_name.n != 0) {
-    if (d->server_name.n > sizeof(t->name)) {
+    if (d->server_name.n >= sizeof(name)) {
       return -1;
     }
-    t->name_len = (uint8_t)d->server_name.n;
-    memcpy(t->name, d->server_name.p, d->server_name.n);
     memcpy(name, d->server_name.p, d->server_name.n);
     name[d->server_name.n] = '\0';
     if (!SSL_set_tlsext_host_name(t->ssl, name)) {
@@ -473,15 +471,11 @@ static int setup_server(aq_tls *t, const aq_tls_config *c,
   SSL_set_accept_state(t->ssl);
   SSL_set_verify(t->ssl, verify, NULL);
   if (aq_blob_set(&t->alpn, d->alpn.p, d->alpn.n) != 0 ||
-      aq_blob_set(&t->ticket_keys, d->ticket_keys.p, d->ticket_keys.n) != 0 ||
       set_cas(t->ssl, d->cas) != 0) {
     return -1;
   }
-  if (c->cert != NULL) {
-    t->cert = aq_cert_up_ref(c->cert);
-    if (use_cert(t, t->cert) != 0) {
-      return -1;
-    }
+  if (t->cert != NULL && use_cert(t, t->cert) != 0) {
+    return -1;
   }
   t->tickets = c->tickets && d->ticket_keys.n != 0;
   if (!SSL_set_num_tickets(t->ssl, t->tickets ? 1 : 0)) {
@@ -494,91 +488,33 @@ static int setup_server(aq_tls *t, const aq_tls_config *c,
   return 0;
 }
 
-static int new_tls(aq_tls **out, int server, const aq_tls_config *c,
-                   const uint8_t *data, size_t data_len,
-                   ngtcp2_crypto_conn_ref *ref, char *err, size_t err_len) {
+int aq_ssl_new(aq_tls *t, const aq_tls_config *c, const aq_tls_data *d,
+               char *err, size_t err_len) {
   static const unsigned char types[] = {TLSEXT_cert_type_rpk};
-  aq_tls_data d;
-  aq_tls *t;
-  *out = NULL;
-  if (err_len != 0) {
-    err[0] = '\0';
-  }
-  aq_tls_enter();
-  if (aq_tls_data_read(&d, c, data, data_len) != 0) {
-    aq_text(err, err_len, "the lengths of a TLS configuration are wrong");
-    return -1;
-  }
-  if ((t = aq_calloc(1, sizeof(*t))) == NULL) {
-    aq_text(err, err_len, "out of memory");
-    return -1;
-  }
-  t->server = (uint8_t)server;
-  t->ref = ref;
-  t->callbacks = c->callbacks;
-  t->tickets = c->tickets;
-  t->key_log = c->key_log;
-  t->ssl = SSL_new(server ? server_ctx : client_ctx);
+  t->ssl = SSL_new(t->server ? server_ctx : client_ctx);
   if (t->ssl == NULL || !SSL_set_ex_data(t->ssl, tls_index, t) ||
-      (server ? ngtcp2_crypto_ossl_configure_server_session(t->ssl)
-              : ngtcp2_crypto_ossl_configure_client_session(t->ssl)) != 0 ||
+      aq_crypto_use(t) != 0 ||
       ngtcp2_crypto_ossl_ctx_new(&t->native, t->ssl) != 0 ||
-      set_suites(t->ssl, d.suites, err, err_len) != 0 ||
-      set_groups(t->ssl, d.curves, err, err_len) != 0) {
-    goto fail;
+      set_suites(t->ssl, d->suites, err, err_len) != 0 ||
+      set_groups(t->ssl, d->curves, err, err_len) != 0) {
+    return -1;
   }
   if (c->raw_public_key &&
       (!SSL_set1_client_cert_type(t->ssl, types, sizeof(types)) ||
        !SSL_set1_server_cert_type(t->ssl, types, sizeof(types)))) {
-    goto fail;
+    return -1;
   }
-  if ((server ? setup_server(t, c, &d) : setup_client(t, c, &d)) != 0) {
-    goto fail;
-  }
-  SSL_set_app_data(t->ssl, ref);
-  *out = t;
-  return 0;
-fail:
-  if (err_len != 0 && err[0] == '\0') {
-    aq_tls_error_text(t, err, err_len);
-    if (err[0] == '\0') {
-      aq_text(err, err_len, "out of memory");
-    }
-  }
-  aq_tls_enter();
-  aq_tls_free(t);
-  return -1;
-}
-
-int aq_tls_client_new(aq_tls **out, const aq_tls_config *config,
-                      const uint8_t *data, size_t data_len,
-                      ngtcp2_crypto_conn_ref *ref, char *err, size_t err_len) {
-  return new_tls(out, 0, config, data, data_len, ref, err, err_len);
-}
-
-int aq_tls_server_new(aq_tls **out, const aq_tls_config *config,
-                      const uint8_t *data, size_t data_len,
-                      ngtcp2_crypto_conn_ref *ref, char *err, size_t err_len) {
-  return new_tls(out, 1, config, data, data_len, ref, err, err_len);
+  return t->server ? setup_server(t, c, d) : setup_client(t, c, d);
 }
 
 void *aq_tls_native(aq_tls *t) { return t->native; }
 
-int aq_tls_early_data(const aq_tls *t) { return t->early; }
-
-int aq_tls_released(const aq_tls *t) { return t == NULL || t->ssl == NULL; }
-
-/* remember copies what ssl knows. */
-static void remember(aq_tls *t) {
-  const SSL_CIPHER *cipher;
+void aq_ssl_remember(aq_tls *t) {
+  const SSL_CIPHER *cipher = SSL_get_current_cipher(t->ssl);
   const unsigned char *alpn = NULL;
   unsigned int alpn_len = 0;
   const char *name;
-  size_t i, n;
-  if (t->ssl == NULL) {
-    return;
-  }
-  cipher = SSL_get_current_cipher(t->ssl);
+  size_t i;
   if (cipher == NULL) {
     cipher = SSL_get_pending_cipher(t->ssl);
   }
@@ -595,89 +531,21 @@ static void remember(aq_tls *t) {
   t->early_accepted =
     SSL_get_early_data_status(t->ssl) == SSL_EARLY_DATA_ACCEPTED;
   SSL_get0_alpn_selected(t->ssl, &alpn, &alpn_len);
-  t->alpn_len = 0;
-  if (alpn != NULL && alpn_len <= sizeof(t->alpn_selected)) {
-    memcpy(t->alpn_selected, alpn, alpn_len);
-    t->alpn_len = (uint8_t)alpn_len;
-  }
-  if (!t->server) {
-    return; /* name is what was asked for */
-  }
-  name = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name);
-  n = name == NULL ? 0 : strlen(name);
-  t->name_len = 0;
-  if (n <= sizeof(t->name)) {
-    if (n != 0) {
-      memcpy(t->name, name, n);
-    }
-    t->name_len = (uint8_t)n;
+  aq_tls_keep(&t->protocol, alpn, alpn_len);
+  if (t->server) { /* a client's name is what was asked for */
+    name = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name);
+    aq_tls_keep(&t->name, (const uint8_t *)name, name == NULL ? 0 : strlen(name));
   }
 }
 
-void aq_tls_get_state(aq_tls *t, aq_tls_state *out) {
-  remember(t);
-  memset(out, 0, sizeof(*out));
-  out->version = TLS1_3_VERSION;
-  out->suite = t->suite;
-  out->curve = t->curve;
-  out->resumed = t->resumed;
-  out->early_accepted = t->early_accepted;
-  out->alpn = t->alpn_selected;
-  out->alpn_len = t->alpn_len;
-  out->server_name = t->name;
-  out->server_name_len = t->name_len;
-  out->chain = t->chain.p;
-  out->chain_len = t->chain.n;
-  out->ocsp = t->ocsp.p;
-  out->ocsp_len = t->ocsp.n;
-  if (t->resumed) {
-    out->ticket_data = t->ticket_data.p;
-    out->ticket_data_len = t->ticket_data.n;
-  }
-}
-
-void aq_tls_release(aq_tls *t) {
-  if (t == NULL || t->ssl == NULL) {
-    return;
-  }
-  remember(t);
-  SSL_set_app_data(t->ssl, NULL);
+void aq_ssl_free(aq_tls *t) {
+  t->ref = NULL; /* SSL_free calls back */
   SSL_free(t->ssl);
   t->ssl = NULL;
-  ngtcp2_crypto_ossl_ctx_del(t->native); /* it buffers what ssl had not read */
+  aq_pieces_free(&t->in); /* what ssl had not read */
+  ngtcp2_crypto_ossl_ctx_del(t->native);
   t->native = NULL;
-  aq_cert_free(t->cert);
-  t->cert = NULL;
   aq_blob_free(&t->alpn);
-  if (t->ticket_keys.n != 0) {
-    OPENSSL_cleanse(t->ticket_keys.p, t->ticket_keys.n);
-  }
-  aq_blob_free(&t->ticket_keys);
-}
-
-void aq_tls_free(aq_tls *t) {
-  if (t == NULL) {
-    return;
-  }
-  aq_tls_release(t);
-  ngtcp2_crypto_ossl_ctx_del(t->native); /* without ssl there may be one */
-  while (t->sessions[0].n != 0) {
-    aq_tls_session_done(t);
-  }
-  aq_cert_free(t->cert);
-  aq_blob_free(&t->chain);
-  aq_blob_free(&t->ocsp);
-  aq_blob_free(&t->ticket_data);
-  aq_free(t);
-}
-
-const uint8_t *aq_tls_session(aq_tls *t, size_t *len) {
-  *len = t->sessions[0].n;
-  return t->sessions[0].p;
-}
-
-void aq_tls_session_done(aq_tls *t) {
-  aq_session_drop(t->sessions);
 }
 
 const char *aq_tls_version(void) {

@@ -523,9 +523,6 @@ func TestEarlyDataNeedsTheSameProtocol(t *testing.T) {
 // RFC 8446, Section 4.2.10: a server that asks for another ClientHello must not
 // accept early data.
 func TestEarlyDataIsRejectedAfterAHelloRetryRequest(t *testing.T) {
-	if isOpenSSL() {
-		t.Skip("a client of OpenSSL 3.5 offers early data again in its second ClientHello, which fails the handshake")
-	}
 	early := tlsOption(func(s, c *TLSConfig) { s.EarlyData, c.EarlyData = true, true })
 	session, params := resumable(t, [32]byte{1}, early)
 	w := connected(t, tickets([32]byte{1}), early, func(w *world, _ *Settings, o *ClientOptions, ct *TLSConfig) {
@@ -534,7 +531,26 @@ func TestEarlyDataIsRejectedAfterAHelloRetryRequest(t *testing.T) {
 	})
 	require.False(t, w.client.state.EarlyAccepted)
 	require.False(t, w.server.state.EarlyAccepted)
+	require.True(t, w.client.state.HelloRetry)
+	require.True(t, w.server.state.HelloRetry)
+	require.True(t, w.client.state.Resumed)
 	require.Equal(t, 1, w.client.count[EarlyDataRejected])
+}
+
+// RFC 8446, Section 4.2.11: a session is not bound to the group it began with.
+func TestASessionIsResumedWithAnotherGroup(t *testing.T) {
+	x25519 := tlsOption(func(s, c *TLSConfig) { s.Curves, c.Curves = []uint16{uint16(tls.X25519)}, nil })
+	session, _ := resumable(t, [32]byte{1}, x25519)
+	for _, curves := range [][]uint16{nil, {uint16(tls.X25519)}, {uint16(tls.CurveP256), uint16(tls.X25519)}, {uint16(tls.CurveP384)}} {
+		for _, server := range [][]uint16{nil, curves} {
+			w := connected(t, tickets([32]byte{1}), tlsOption(func(s, c *TLSConfig) {
+				s.Curves, c.Curves, c.Session = server, curves, session
+			}))
+			// wolfSSL leaves out a session whose group it is not to use.
+			require.Equal(t, isOpenSSL() || len(curves) != 1 || curves[0] == uint16(tls.X25519), w.client.state.Resumed, "%v %v", server, curves)
+			w.close()
+		}
+	}
 }
 
 func TestEarlyDataIsRejectedWithoutTheKey(t *testing.T) {

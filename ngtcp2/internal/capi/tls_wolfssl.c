@@ -85,6 +85,10 @@ static int on_crypto_data(WOLFSSL *ssl, WOLFSSL_ENCRYPTION_LEVEL wolf_level,
   if (t == NULL) {
     return 0;
   }
+  /* Each call brings one message, or several whole ones. */
+  t->hello_retry |= t->server ? aq_is_hello_retry_request(data, len)
+                              : t->hello_sent && len != 0 && data[0] == 1;
+  t->hello_sent |= len != 0 && data[0] == 1; /* client_hello */
   conn = t->ref->get_conn(t->ref);
   rv = ngtcp2_conn_submit_crypto_data(
     conn, ngtcp2_crypto_wolfssl_from_wolfssl_encryption_level(wolf_level), data,
@@ -241,6 +245,12 @@ static int on_cert(WOLFSSL *ssl, void *arg) {
   return 1;
 }
 
+int aq_tls_feed(aq_tls *t, ngtcp2_encryption_level level, const uint8_t *data,
+                size_t len) {
+  return ngtcp2_crypto_recv_crypto_data_cb(t->ref->get_conn(t->ref), level, 0,
+                                           data, len, NULL);
+}
+
 void aq_tls_received(aq_tls *t, const uint8_t *data, size_t len) {
   if (!t->server) {
     aq_request_read(&t->request, data, len);
@@ -336,7 +346,8 @@ static int set_suites(WOLFSSL *ssl, aq_slice list, char *err, size_t err_len) {
 
 /* The first group gets a key share, and with a hybrid also the first that is
  * none, as crypto/tls does. */
-static int set_groups(aq_tls *t, aq_slice list, char *err, size_t err_len) {
+static int set_groups(aq_tls *t, aq_slice list, uint16_t session_group,
+                      char *err, size_t err_len) {
   int ids[AQ_COUNT(groups)] = {4588, 29, 23, 24};
   int n = list.n == 0 ? 4 : 0, first_hybrid = 1, second = 29;
   uint8_t used[AQ_COUNT(groups)] = {0};
@@ -367,6 +378,16 @@ static int set_groups(aq_tls *t, aq_slice list, char *err, size_t err_len) {
   }
   if (t->server) {
     return 0;
+  }
+  /* A server that resumes a session with another group than the one it began with
+   * does nothing wrong, but wolfSSL ends the handshake: it gets no other share. */
+  for (i = 0; i < (size_t)n; i++) {
+    if (ids[i] == session_group) {
+      t->session_group = session_group;
+      ids[0] = session_group;
+      second = 0;
+      break;
+    }
   }
   if (wolfSSL_UseKeyShare(t->ssl, (word16)ids[0]) != WOLFSSL_SUCCESS ||
       (second != 0 && second != ids[0] &&
@@ -463,12 +484,8 @@ static int setup_client(aq_tls *t, const aq_tls_config *c,
   wolfSSL_set_connect_state(t->ssl);
   /* Nothing is checked by wolfSSL, and on_verify is asked all the same. */
   wolfSSL_set_verify(t->ssl, WOLFSSL_VERIFY_NONE, on_verify);
-  if (d->server_name.n > sizeof(t->name)) {
+  if (d->server_name.n > 255) {
     return -1;
-  }
-  if (d->server_name.n != 0) {
-    memcpy(t->name, d->server_name.p, d->server_name.n);
-    t->name_len = (uint8_t)d->server_name.n;
   }
   if (use_protocols(t->ssl, d->alpn) != 0 ||
       (d->server_name.n != 0 &&
@@ -548,12 +565,8 @@ static int setup_server(aq_tls *t, const aq_tls_config *c,
   } else if (set_client_auth(t, c->client_auth, d->cas) != 0) {
     return -1;
   }
-  if (c->cert != NULL) {
-    t->cert = aq_cert_up_ref(c->cert);
-  }
-  if (t->tickets &&
-      aq_blob_set(&t->ticket_keys, d->ticket_keys.p, d->ticket_keys.n) != 0) {
-    return -1;
+  if (!t->tickets) {
+    aq_blob_free(&t->ticket_keys);
   }
   if (t->ticket_keys.n == 0 && wolfSSL_no_ticket_TLSv13(t->ssl) != 0) {
     return -1;
@@ -568,85 +581,33 @@ static int setup_server(aq_tls *t, const aq_tls_config *c,
   return t->refuse < 0 ? choose_protocol(t, extensions, d->alpn) : 0;
 }
 
-static int new_tls(aq_tls **out, int server, const aq_tls_config *c,
-                   const uint8_t *data, size_t data_len,
-                   ngtcp2_crypto_conn_ref *ref, char *err, size_t err_len) {
-  aq_tls_data d;
-  aq_tls *t;
-  *out = NULL;
-  if (err_len != 0) {
-    err[0] = '\0';
-  }
-  aq_tls_enter();
-  if (aq_tls_data_read(&d, c, data, data_len) != 0) {
-    aq_text(err, err_len, "the lengths of a TLS configuration are wrong");
-    return -1;
-  }
-  if ((t = aq_calloc(1, sizeof(*t))) == NULL) {
-    aq_text(err, err_len, "out of memory");
-    return -1;
-  }
-  t->server = (uint8_t)server;
-  t->ref = ref;
-  t->callbacks = c->callbacks;
-  t->tickets = c->tickets;
-  t->key_log = c->key_log;
+int aq_ssl_new(aq_tls *t, const aq_tls_config *c, const aq_tls_data *d,
+               char *err, size_t err_len) {
   t->alert = -1;
   t->refuse = -1;
-  t->ssl = wolfSSL_new(!server           ? client_ctx
-                       : c->cert != NULL ? c->cert->ctx
+  t->ssl = wolfSSL_new(!t->server        ? client_ctx
+                       : t->cert != NULL ? t->cert->ctx
                                          : server_ctx);
   if (t->ssl == NULL || wolfSSL_set_app_data(t->ssl, t) != WOLFSSL_SUCCESS) {
-    goto fail;
+    return -1;
   }
   wolfSSL_SetCertCbCtx(t->ssl, t);
   wolfSSL_set_quic_transport_version(t->ssl, 0x39); /* RFC 9001, Section 8.2 */
-  if (set_suites(t->ssl, d.suites, err, err_len) != 0 ||
-      set_groups(t, d.curves, err, err_len) != 0 ||
-      (server ? setup_server(t, c, &d) : setup_client(t, c, &d)) != 0) {
-    goto fail;
+  if (set_suites(t->ssl, d->suites, err, err_len) != 0 ||
+      set_groups(t, d->curves, aq_session_group(d->session), err, err_len) != 0) {
+    return -1;
   }
-  *out = t;
-  return 0;
-fail:
-  if (err_len != 0 && err[0] == '\0') {
-    aq_tls_error_text(NULL, err, err_len);
-    if (err[0] == '\0') {
-      aq_text(err, err_len, "wolfSSL did not take the configuration");
-    }
-  }
-  aq_tls_free(t);
-  return -1;
-}
-
-int aq_tls_client_new(aq_tls **out, const aq_tls_config *config,
-                      const uint8_t *data, size_t data_len,
-                      ngtcp2_crypto_conn_ref *ref, char *err, size_t err_len) {
-  return new_tls(out, 0, config, data, data_len, ref, err, err_len);
-}
-
-int aq_tls_server_new(aq_tls **out, const aq_tls_config *config,
-                      const uint8_t *data, size_t data_len,
-                      ngtcp2_crypto_conn_ref *ref, char *err, size_t err_len) {
-  return new_tls(out, 1, config, data, data_len, ref, err, err_len);
+  return t->server ? setup_server(t, c, d) : setup_client(t, c, d);
 }
 
 void *aq_tls_native(aq_tls *t) { return t->ssl; }
 
-int aq_tls_early_data(const aq_tls *t) { return t->early; }
-
-int aq_tls_released(const aq_tls *t) { return t == NULL || t->ssl == NULL; }
-
-/* remember copies what ssl knows. */
-static void remember(aq_tls *t) {
+void aq_ssl_remember(aq_tls *t) {
   char *protocol = NULL;
-  word16 protocol_len = 0, n = 0;
+  word16 n = 0;
   void *host = NULL;
   const char *name;
   size_t i;
-  if (t->ssl == NULL) {
-    return;
-  }
   t->suite = (uint16_t)wolfSSL_get_current_cipher_suite(t->ssl);
   name = wolfSSL_get_curve_name(t->ssl);
   t->curve = 0;
@@ -660,80 +621,23 @@ static void remember(aq_tls *t) {
     t->early_accepted = wolfSSL_get_early_data_status(t->ssl) ==
                         WOLFSSL_EARLY_DATA_ACCEPTED;
   }
-  t->alpn_len = 0;
-  if (wolfSSL_ALPN_GetProtocol(t->ssl, &protocol, &protocol_len) ==
-        WOLFSSL_SUCCESS &&
-      protocol_len <= sizeof(t->alpn_selected)) {
-    memcpy(t->alpn_selected, protocol, protocol_len);
-    t->alpn_len = (uint8_t)protocol_len;
+  if (wolfSSL_ALPN_GetProtocol(t->ssl, &protocol, &n) != WOLFSSL_SUCCESS) {
+    protocol = NULL;
   }
-  if (t->server) {
-    t->name_len = 0;
+  aq_tls_keep(&t->protocol, (const uint8_t *)protocol, protocol == NULL ? 0 : n);
+  if (t->server) { /* a client's name is what was asked for */
     n = wolfSSL_SNI_GetRequest(t->ssl, WOLFSSL_SNI_HOST_NAME, &host);
-    if (host != NULL && n <= sizeof(t->name)) {
-      memcpy(t->name, host, n);
-      t->name_len = (uint8_t)n;
-    }
+    aq_tls_keep(&t->name, host, host == NULL ? 0 : n);
   }
 }
 
-void aq_tls_get_state(aq_tls *t, aq_tls_state *out) {
-  remember(t);
-  memset(out, 0, sizeof(*out));
-  out->version = 0x0304;
-  out->suite = t->suite;
-  out->curve = t->curve;
-  out->resumed = t->resumed;
-  out->early_accepted = t->early_accepted;
-  out->alpn = t->alpn_selected;
-  out->alpn_len = t->alpn_len;
-  out->server_name = t->name;
-  out->server_name_len = t->name_len;
-  out->chain = t->chain.p;
-  out->chain_len = t->chain.n;
-  if (t->resumed) {
-    out->ticket_data = t->ticket_data.p;
-    out->ticket_data_len = t->ticket_data.n;
+void aq_ssl_free(aq_tls *t) {
+  if (t->ssl != NULL) {
+    (void)wolfSSL_set_app_data(t->ssl, NULL);
+    wolfSSL_free(t->ssl);
+    t->ssl = NULL;
   }
-}
-
-void aq_tls_release(aq_tls *t) {
-  if (t == NULL || t->ssl == NULL) {
-    return;
-  }
-  remember(t);
-  (void)wolfSSL_set_app_data(t->ssl, NULL);
-  wolfSSL_free(t->ssl);
-  t->ssl = NULL;
-  aq_cert_free(t->cert);
-  t->cert = NULL;
-  if (t->ticket_keys.n != 0) {
-    wolfSSL_OPENSSL_cleanse(t->ticket_keys.p, t->ticket_keys.n);
-  }
-  aq_blob_free(&t->ticket_keys);
   aq_blob_free(&t->request.body);
-}
-
-void aq_tls_free(aq_tls *t) {
-  if (t == NULL) {
-    return;
-  }
-  aq_tls_release(t);
-  while (t->sessions[0].n != 0) {
-    aq_tls_session_done(t);
-  }
-  aq_blob_free(&t->chain);
-  aq_blob_free(&t->ticket_data);
-  aq_free(t);
-}
-
-const uint8_t *aq_tls_session(aq_tls *t, size_t *len) {
-  *len = t->sessions[0].n;
-  return t->sessions[0].p;
-}
-
-void aq_tls_session_done(aq_tls *t) {
-  aq_session_drop(t->sessions);
 }
 
 const char *aq_tls_version(void) { return wolfSSL_lib_version(); }

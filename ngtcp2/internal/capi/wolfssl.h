@@ -35,25 +35,14 @@ struct aq_cert {
 };
 
 struct aq_tls {
+  AQ_TLS_FIELDS;
   WOLFSSL *ssl; /* NULL after aq_tls_release */
-  ngtcp2_crypto_conn_ref *ref;
-  uintptr_t callbacks;
-  uint8_t server, tickets, key_log, verified;
+  uint8_t verified, hello_sent;
   int alert;  /* what the peer gets instead of wolfSSL's choice; -1: that */
   int refuse; /* server: the ClientHello gets this alert; -1: none */
-  int early;  /* client: the session allows 0-RTT */
-  aq_cert *cert;
-  aq_blob ticket_keys; /* server */
-  aq_blob chain;       /* the peer's */
-  aq_blob sessions[AQ_SESSIONS]; /* client: oldest first, until taken */
-  aq_blob ticket_data; /* server: of the ticket that may be resumed */
-  uint8_t ticket_mac[16], ticket_read; /* server: which one that is */
+  uint8_t ticket_mac[16], ticket_read; /* server: which ticket_data is about */
   aq_request request;                  /* client */
-
-  /* What is kept when ssl is gone. */
-  uint16_t suite, curve;
-  uint8_t resumed, early_accepted, alpn_len, name_len;
-  uint8_t alpn_selected[255], name[255];
+  uint16_t session_group; /* client: of the session, if we have it, or 0 */
 };
 
 /* aq_tls_of is NULL when the object is on its way out. */
@@ -84,6 +73,9 @@ int aq_on_ticket(WOLFSSL *ssl, unsigned char name[WOLFSSL_TICKET_NAME_SZ],
 void aq_on_session_used(WOLFSSL_CTX *ctx, WOLFSSL_SESSION *session);
 void aq_use_session(aq_tls *t, const aq_tls_data *d, uint64_t age,
                     int early_data);
+
+/* aq_session_group is the group of a stored session, 0 if it is none. */
+uint16_t aq_session_group(aq_slice session);
 
 /* aq_ticket_fits says whether a ticket has room for a chain. */
 int aq_ticket_fits(size_t chain_len);
