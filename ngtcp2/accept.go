@@ -52,7 +52,7 @@ func (c *conn) remoteStream(id int64) {
 func (c *conn) accept(ctx context.Context, kind int) (*stream, error) {
 	a := &c.accepting[kind]
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, c.reasonOr(err)
 	}
 	for {
 		arrived := a.wait()
@@ -80,7 +80,7 @@ func (c *conn) accept(ctx context.Context, kind int) (*stream, error) {
 		case <-arrived:
 		case <-c.ctx.Done():
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, c.reasonOr(ctx.Err())
 		}
 	}
 }
@@ -139,7 +139,7 @@ func (o *opener) leave() *stream {
 // came.
 func (c *conn) open(ctx context.Context, kind int) (*stream, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, c.reasonOr(err)
 	}
 	if err := c.lockFor(ctx); err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -237,4 +238,38 @@ func TestCallsEndWithTheConnectionWhileACallbackRuns(t *testing.T) {
 		}
 		r.let()
 	})
+}
+
+// What a Read leaves to be given back when a callback of the handshake has ended,
+// the callback may have ended before that Read has returned.
+func TestWhatACancelledReadHasTakenIsGivenBackAfterACallback(t *testing.T) {
+	r := newRig(t, nil, nil)
+	c, s := r.dial()
+	w, err := c.OpenUniStream(r.Context())
+	require.NoError(t, err)
+	_, err = w.Write([]byte("hello"))
+	require.NoError(t, err)
+	a, err := s.AcceptUniStream(r.Context())
+	require.NoError(t, err)
+	_, err = a.Read(make([]byte, 3))
+	require.NoError(t, err)
+	rs := a.(*recvStream)
+	rs.mu.Lock() // as release has it
+	a.CancelRead(1)
+	require.NotNil(t, rs.head)
+	released := make(chan struct{})
+	s.mu.Lock() // as the callback has it
+	go func() { // ends when both are given back
+		rs.releaseLater()
+		close(released)
+	}()
+	s.unlock()
+	for range 1000 {
+		runtime.Gosched()
+	}
+	rs.mu.Unlock()
+	<-released
+	rs.mu.Lock()
+	require.Nil(t, rs.head)
+	rs.mu.Unlock()
 }

@@ -52,12 +52,13 @@ func (cc *certificateCache) get(c *tls.Certificate) (*capi.Certificate, error) {
 	if cert := cc.lookup(hash, c); cert != nil {
 		return cert, nil
 	}
-	cert, err := capi.NewCertificate(c.Certificate, c.OCSPStaple, c.PrivateKey)
+	cert, err := capi.NewCertificate(c.Certificate, c.OCSPStaple, c.SignedCertificateTimestamps, c.PrivateKey)
 	if err != nil {
 		return nil, err
 	}
 	cc.add(&cachedCertificate{hash, &tls.Certificate{
-		Certificate: slices.Clone(c.Certificate), OCSPStaple: c.OCSPStaple, PrivateKey: c.PrivateKey,
+		Certificate: slices.Clone(c.Certificate), OCSPStaple: c.OCSPStaple,
+		SignedCertificateTimestamps: slices.Clone(c.SignedCertificateTimestamps), PrivateKey: c.PrivateKey,
 	}, cert})
 	return cert, nil
 }
@@ -128,15 +129,26 @@ func checkCertificate(c *tls.Certificate) error {
 		return errors.New("ngtcp2: tls.Certificate has no private key")
 	case c.SupportedSignatureAlgorithms != nil:
 		return unsupported("tls.Certificate.SupportedSignatureAlgorithms")
-	case len(c.SignedCertificateTimestamps) > 0:
-		return unsupported("tls.Certificate.SignedCertificateTimestamps")
+	case len(c.SignedCertificateTimestamps) > 0 && capi.TLSLibrary() != "openssl":
+		return unsupported("tls.Certificate.SignedCertificateTimestamps with " + capi.TLSLibrary())
 	}
 	return nil
 }
 
+// checkClientCertificate refuses what a client cannot send beside what neither
+// can.
+func checkClientCertificate(c *tls.Certificate) error {
+	if len(c.SignedCertificateTimestamps) > 0 {
+		return unsupported("tls.Certificate.SignedCertificateTimestamps on a client")
+	}
+	return checkCertificate(c)
+}
+
 func sameCertificate(a, b *tls.Certificate) bool {
 	return slices.EqualFunc(a.Certificate, b.Certificate, bytes.Equal) &&
-		bytes.Equal(a.OCSPStaple, b.OCSPStaple) && sameKey(a.PrivateKey, b.PrivateKey)
+		bytes.Equal(a.OCSPStaple, b.OCSPStaple) &&
+		slices.EqualFunc(a.SignedCertificateTimestamps, b.SignedCertificateTimestamps, bytes.Equal) &&
+		sameKey(a.PrivateKey, b.PrivateKey)
 }
 
 // sameKey reports whether a and b, which are not nil, are one holder of a key,

@@ -348,6 +348,15 @@ func TestCertificatesAreParsedOnceAndKeptWithinALimit(t *testing.T) {
 		require.NoError(t, err)
 		require.NotSame(t, a, b)
 	}
+	logged := one
+	logged.SignedCertificateTimestamps = [][]byte{{1}}
+	b, err = cache.get(&logged)
+	if capi.TLSLibrary() == "wolfssl" {
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+	} else {
+		require.NoError(t, err)
+		require.NotSame(t, a, b)
+	}
 	shorter := one
 	shorter.Certificate = one.Certificate[:1]
 	c, err := cache.get(&shorter)

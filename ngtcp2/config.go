@@ -98,8 +98,10 @@ func (k *Knobs) clientConfig(cfg *transport.Config) (*connConfig, error) {
 		return nil, unsupported("tls.Config.GetClientCertificate with this release of Go")
 	}
 	if t.GetClientCertificate == nil {
-		if err := checkCertificates(t.Certificates); err != nil {
-			return nil, err
+		for i := range t.Certificates {
+			if err := checkClientCertificate(&t.Certificates[i]); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return cc, nil

@@ -66,6 +66,8 @@ type conn struct {
 	sock       socket              // in use
 	blocked    bool                // sock takes no packets
 	owing      bool                // answer will flush
+	soon       bool                // flushSoon will
+	exchanges  int                 // bidirectional streams in counts.open
 	gathering  bool                // mu is held for long: see wakeLater
 	waking     []*waiter           // see wakeLater
 	armed      uint64              // the expiry that sock's loop knows, 0 for none

@@ -49,6 +49,14 @@ func (c *conn) answer(now uint64) {
 	c.unlock()
 }
 
+// wakeFirst may be called by the loop between receive and answer.
+func (c *conn) wakeFirst() {
+	if c.lock() == nil {
+		c.wakeNow()
+		c.unlock()
+	}
+}
+
 // wakeLater wakes one of those who wait at w, once there is something for it to
 // do that does not wait for mu. The caller holds mu.
 func (c *conn) wakeLater(w *waiter) {

@@ -3,6 +3,7 @@
 package ngtcp2
 
 import (
+	"runtime"
 	"sync"
 
 	"github.com/anyquic/anyquic/ngtcp2/internal/capi"
@@ -22,7 +23,7 @@ func (c *conn) flush(now uint64) {
 	if c.cc == nil || c.reason() != nil {
 		return
 	}
-	c.owing = false
+	c.owing, c.soon = false, false
 	if !c.blocked {
 		c.gathering = true
 		buf := sendBuffers.Get().(*sendBuffer)
@@ -54,6 +55,38 @@ func (c *conn) flush(now uint64) {
 		c.supplyIDs()
 	}
 	c.arm(now)
+}
+
+// busy reports whether the application may be about to write to other streams
+// than s, which it is writing to: those that are open both ways, and those of the
+// peer that it has not accepted yet. The caller holds mu.
+func (c *conn) busy(s *stream) bool {
+	others := c.exchanges
+	if s.both != nil && s.counted {
+		others--
+	}
+	a := &c.accepting[bidi]
+	return others > 0 || a.accepted < a.opened
+}
+
+// flushSoon flushes when the goroutines have run that are ready to: answers that
+// are written at about the same time go out in the same packets and the same system
+// call. The caller holds mu, which is given back.
+func (c *conn) flushSoon() {
+	if c.soon { // somebody else does it
+		c.unlock()
+		return
+	}
+	c.soon = true
+	c.unlock()
+	runtime.Gosched()
+	if c.lock() != nil {
+		return
+	}
+	if c.soon {
+		c.flush(c.ep.now())
+	}
+	c.unlock()
 }
 
 // arm tells the loop when the connection has something to do. The caller holds

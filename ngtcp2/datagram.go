@@ -57,7 +57,7 @@ func (c *conn) ReceiveDatagram(ctx context.Context) ([]byte, error) {
 		case <-arrived:
 		case <-c.ctx.Done():
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, c.reasonOr(ctx.Err())
 		}
 	}
 }

@@ -335,7 +335,7 @@ func (c *conn) Handshake(ctx context.Context) error {
 		case <-h.complete:
 		case <-c.ctx.Done():
 		case <-ctx.Done():
-			return ctx.Err()
+			return c.reasonOr(ctx.Err())
 		}
 	}
 	if err := c.reason(); err != nil {

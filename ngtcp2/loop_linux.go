@@ -326,6 +326,11 @@ func (s *loopSocket) waitTimer(events *[4]unix.EpollEvent, until uint64, d times
 	return n, nil
 }
 
+// fewBytes is how much a batch may have, in bytes, for those that have got something
+// to run before it is acknowledged: what they answer takes the acknowledgment along.
+// With more, the peer is sending a large amount and waits for acknowledgments.
+const fewBytes = 16 << 10
+
 // read takes one batch of messages from the kernel.
 func (s *loopSocket) read(b *batch) (got bool, err error) {
 	pool, count, size := &inboxes, groMessages, groSize
@@ -343,6 +348,7 @@ func (s *loopSocket) read(b *batch) (got bool, err error) {
 	}
 	now := s.sink.now()
 	s.owing = s.owing[:0]
+	bytes := 0
 	for i := range n {
 		var ok bool
 		if *b, ok = in.parse(i, size, &s.zones); !ok {
@@ -354,12 +360,19 @@ func (s *loopSocket) read(b *batch) (got bool, err error) {
 			local = netip.AddrPortFrom(b.path.Local.Addr(), s.local.Port())
 		}
 		b.path.Local = local
+		bytes += len(b.data)
 		s.sink.route(s, b)
 		if s.over.Load() {
 			break
 		}
 	}
 	b.data = nil // it is the pool's
+	if len(s.owing) > 0 && bytes <= fewBytes {
+		for _, c := range s.owing {
+			c.wakeFirst()
+		}
+		runtime.Gosched()
+	}
 	for i, c := range s.owing {
 		s.owing[i] = nil
 		c.answer(now)

@@ -58,6 +58,9 @@ func (s *recvStream) Read(p []byte) (int, error) {
 func (s *recvStream) tryRead(p []byte, arrived *<-chan struct{}) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.fin && len(s.rest) == 0 && len(p) > 0 {
+		return s.finish() // even if the deadline has passed
+	}
 	if err := s.err(); err != nil {
 		s.wake() // the others who wait too
 		return 0, err
@@ -92,18 +95,23 @@ func (s *recvStream) tryRead(p []byte, arrived *<-chan struct{}) (int, error) {
 	}
 	s.read.Add(uint64(n))
 	if n == 0 { // and fin
-		if !s.failed.CompareAndSwap(nil, &eof) {
-			s.wake()
-			return 0, *s.failed.Load()
-		}
-		s.deadline.stop()
-		s.wake()
-		return 0, io.EOF
+		return s.finish()
 	}
 	if len(s.rest) > 0 || s.fin {
 		s.wake() // there may be another reader
 	}
 	return n, nil
+}
+
+// finish is Read at the end of the stream. The caller holds mu.
+func (s *recvStream) finish() (int, error) {
+	if !s.failed.CompareAndSwap(nil, &eof) {
+		s.wake()
+		return 0, *s.failed.Load()
+	}
+	s.deadline.stop()
+	s.wake()
+	return 0, io.EOF
 }
 
 var eof = io.EOF
@@ -261,28 +269,19 @@ func (s *recvStream) release() {
 		}
 		c.mu.Lock() // the endpoint closes, and waits for the callback as well
 	}
-	s.releaseNow()
+	s.releaseLocked()
+	s.s.tryFree()
+	c.flush(c.ep.now()) // the peer may wait for the window that this has taken
 	c.unlock()
 }
 
-// releaseLater is release when the callback has ended that has the connection.
+// releaseLater is release when the callback has ended that has the connection. It
+// takes the locks one after the other: release may not have returned yet.
 func (s *recvStream) releaseLater() {
 	c := s.s.c
 	c.mu.Lock()
-	if s.mu.TryLock() { // if not, Read comes to release again
-		s.releaseNow()
-		s.mu.Unlock()
-	}
 	c.unlock()
-}
-
-// releaseNow is release for those who hold mu and c.mu.
-func (s *recvStream) releaseNow() {
-	c := s.s.c
-	s.releaseLocked()
-	if s.s.tryFree() {
-		c.flush(c.ep.now())
-	}
+	s.release()
 }
 
 // releaseLocked is release for those who hold mu and c.mu.
@@ -324,12 +323,14 @@ func (s *recvStream) CancelRead(code transport.ErrorCode) {
 	if s.failed.Load() != nil {
 		return
 	}
-	if s.s.cs != nil && !s.ended {
+	said := s.s.cs != nil && !s.ended
+	if said {
 		s.s.cs.StopSending(wireCode(code))
 	}
 	s.fail(s.s.error(wireCode(code), false))
-	s.s.tryFree()
-	c.flush(c.ep.now())
+	if s.s.tryFree() || said {
+		c.flush(c.ep.now())
+	}
 }
 
 // SetReadDeadline implements transport.ReceiveStream.

@@ -34,6 +34,10 @@ type sendStream struct {
 
 const incremental = 0x100
 
+// smallWrite is how much, in bytes, a Write to one of many streams leaves to be sent
+// together with those to the others.
+const smallWrite = 8 << 10
+
 func (s *sendStream) init(st *stream) {
 	s.s = st
 	s.prio.Store(uint32(transport.DefaultPriority.Urgency) | incremental)
@@ -56,6 +60,7 @@ func (s *sendStream) write(p []byte, last bool) (int, error) {
 	var room <-chan struct{}
 	n := 0
 	turn := false // of this Write, among several at once
+	soon := false // it is flushed when all is written
 	if err := c.enterBefore(&s.deadline); err != nil {
 		return 0, err
 	}
@@ -69,7 +74,12 @@ func (s *sendStream) write(p []byte, last bool) (int, error) {
 				s.finish()
 			}
 			if k > 0 && !c.cc.Held() {
-				c.flush(c.ep.now())
+				// While a handshake may call the application, the lock that is given
+				// back for a moment may not be had again before the deadline.
+				soon = len(p) <= smallWrite && n == len(p) && c.hs.Load() == nil && c.busy(s.s)
+				if !soon {
+					c.flush(c.ep.now())
+				}
 			}
 			if n < len(p) {
 				err = s.writeErr() // flush may have ended the connection
@@ -104,7 +114,11 @@ func (s *sendStream) write(p []byte, last bool) (int, error) {
 	if turn {
 		s.writing = false
 	}
-	c.unlock()
+	if soon {
+		c.flushSoon()
+	} else {
+		c.unlock()
+	}
 	s.turns.wake() // another may have its turn, or fails too
 	if n > 0 {
 		s.written.Add(uint64(n))

@@ -19,11 +19,12 @@ import (
 // The checksum is there because the TLS library reads what is in it: a damaged
 // session must cost no more than resumption.
 const (
-	sessionMagic = "anyquic/ngtcp2\x02"
+	sessionMagic = "anyquic/ngtcp2\x03"
 	sumLen       = 8 // of SHA-256
 
 	maxSession      = 256 << 10 // bytes, in all
 	maxSessionCerts = 32
+	maxSessionSCTs  = 255
 
 	// maxSessionLifetime limits what a server may say (RFC 8446, Section 4.6.1).
 	maxSessionLifetime = 7 * 24 * time.Hour
@@ -42,6 +43,7 @@ type session struct {
 	tls      []byte   // the TLS library's
 	params   []byte   // transport parameters for 0-RTT; empty: none
 	ocsp     []byte   // stapled by the server
+	scts     [][]byte // signed certificate timestamps that the server sent
 	chain    [][]byte // the server's, DER, leaf first; or its raw public key
 	raw      bool     // chain is a raw public key
 
@@ -54,7 +56,7 @@ func (s *session) early(protos []string) bool {
 }
 
 func (s *session) encode() ([]byte, error) {
-	if len(s.chain) > maxSessionCerts || len(s.tls) == 0 {
+	if len(s.chain) > maxSessionCerts || len(s.scts) > maxSessionSCTs || len(s.tls) == 0 {
 		return nil, errNoSession
 	}
 	head := len(sessionMagic) + sumLen
@@ -68,6 +70,10 @@ func (s *session) encode() ([]byte, error) {
 	b = appendField(b, s.tls)
 	b = appendField(b, s.params)
 	b = appendField(b, s.ocsp)
+	b = append(b, byte(len(s.scts)))
+	for _, sct := range s.scts {
+		b = appendField(b, sct)
+	}
 	b = append(b, byte(len(s.chain)))
 	for _, der := range s.chain {
 		b = appendField(b, der)
@@ -107,6 +113,9 @@ func decodeFields(b []byte) (*session, error) {
 	s.verified, s.raw = flags&1 != 0, flags&2 != 0
 	s.alpn = string(r.field())
 	s.tls, s.params, s.ocsp = r.field(), r.field(), r.field()
+	for n := r.uint(1); n > 0 && !r.bad; n-- {
+		s.scts = append(s.scts, r.field())
+	}
 	n := r.uint(1)
 	if r.bad || n > maxSessionCerts || flags > 3 {
 		return nil, errNoSession
@@ -214,7 +223,7 @@ func (cc *connConfig) usable(s *session) bool {
 	if fail != nil || clock(t).After(certs[0].NotAfter) {
 		return false
 	}
-	s.peer = &peer{certs: certs, ocsp: s.ocsp}
+	s.peer = &peer{certs: certs, ocsp: s.ocsp, scts: s.scts}
 	if t.InsecureSkipVerify {
 		return true
 	}
@@ -258,11 +267,15 @@ func (ts *tlsState) newSession(tlsSession, params []byte) *session {
 		tls:      tlsSession,
 		params:   params,
 		ocsp:     p.ocsp,
+		scts:     p.scts,
 		raw:      p.raw != nil,
 		chain:    p.raw,
 	}
 	if s.ocsp == nil {
 		s.ocsp = ts.final.OCSP
+	}
+	if s.scts == nil {
+		s.scts = ts.final.Timestamps
 	}
 	for _, c := range p.certs {
 		s.chain = append(s.chain, c.Raw)

@@ -45,7 +45,7 @@ func stored(t testing.TB, ca *testcert.CA, change func(*tls.Config)) []byte {
 	require.True(t, conf.Tickets)
 	require.Nil(t, conf.Session)
 	require.Nil(t, ts.earlyParams)
-	s := capi.TLSState{ALPN: "test", CipherSuite: tls.TLS_AES_128_GCM_SHA256, OCSP: []byte("stapled")}
+	s := capi.TLSState{ALPN: "test", CipherSuite: tls.TLS_AES_128_GCM_SHA256, OCSP: []byte("stapled"), Timestamps: [][]byte{[]byte("logged"), {1}}}
 	_, ok := ts.VerifyPeer(ca.Certificate("localhost").Certificate)
 	require.True(t, ok, "%v", ts.err())
 	_, err = ts.finish(s)
@@ -68,6 +68,7 @@ func TestSessionSurvivesEncoding(t *testing.T) {
 	require.Equal(t, "the library's", string(s.tls))
 	require.Equal(t, "parameters", string(s.params))
 	require.Equal(t, "stapled", string(s.ocsp))
+	require.Equal(t, [][]byte{[]byte("logged"), {1}}, s.scts)
 	require.Len(t, s.chain, 2)
 	again, err := s.encode()
 	require.NoError(t, err)
@@ -95,7 +96,7 @@ func TestSessionThatCannotBeReadIsIgnored(t *testing.T) {
 		conf, _ := cc.clientTLS(aConn{t.Context()})
 		require.Nil(t, conf.Session)
 	}
-	for _, s := range []*session{{}, {tls: []byte{1}, chain: make([][]byte, maxSessionCerts+1)}, {tls: make([]byte, maxSession)}} {
+	for _, s := range []*session{{}, {tls: []byte{1}, chain: make([][]byte, maxSessionCerts+1)}, {tls: []byte{1}, scts: make([][]byte, maxSessionSCTs+1)}, {tls: make([]byte, maxSession)}} {
 		_, err := s.encode()
 		require.ErrorIs(t, err, errNoSession)
 	}
@@ -170,6 +171,7 @@ func TestSessionIsUsedOnlyIfTheServerWouldStillConvince(t *testing.T) {
 			require.Len(t, got.state.PeerCertificates, 2)
 			require.Equal(t, client.InsecureSkipVerify, len(got.state.VerifiedChains) == 0)
 			require.Equal(t, "stapled", string(got.state.OCSPResponse))
+			require.Equal(t, [][]byte{[]byte("logged"), {1}}, got.state.SignedCertificateTimestamps)
 			ts.storeSession([]byte("the next"), nil)
 			next, err := decodeSession(cache.b)
 			require.NoError(t, err)

@@ -27,8 +27,12 @@ type batch struct {
 	later *[]answerer
 }
 
-// An answerer has something to send because of what it has received.
-type answerer interface{ answer(now uint64) }
+// An answerer has something to send because of what it has received: answer does.
+// Before, wakeFirst may wake those whom it has something for.
+type answerer interface {
+	wakeFirst()
+	answer(now uint64)
+}
 
 // A socket owns a net.PacketConn and the loop that reads from it and runs the
 // timers of its connections.

@@ -92,6 +92,9 @@ func (s *stream) take() {
 	if s.left > 0 {
 		s.counted = true
 		s.c.counts.open++
+		if s.both != nil {
+			s.c.exchanges++
+		}
 	}
 }
 
@@ -101,6 +104,9 @@ func (s *stream) endDirection() {
 	if s.left == 0 && s.counted {
 		s.counted = false
 		s.c.counts.open--
+		if s.both != nil {
+			s.c.exchanges--
+		}
 	}
 }
 
@@ -143,20 +149,20 @@ func (s *stream) error(code uint64, remote bool) error {
 }
 
 // tryFree gives the stream back to the library when neither needs it any more.
-// If it returns true the caller, who holds c.mu, flushes: the peer may open
-// another.
+// If it returns true the caller, who holds c.mu, flushes: the peer is to be told
+// that it may open more.
 func (s *stream) tryFree() bool {
 	// A stream that nobody has accepted takes one of the places that the peer
 	// has, even if it was reset: what waits for Accept is bounded.
 	if s.cs == nil || !s.closed || !s.taken || s.recv != nil && !s.recv.settled() {
 		return false
 	}
-	s.cs.FreeStream()
+	raised := s.cs.FreeStream()
 	s.cs = nil
 	if s.c.streams[s.id] == s {
 		delete(s.c.streams, s.id)
 	}
-	return true
+	return raised
 }
 
 // endStreams ends all streams, and those who wait for one. The caller holds
@@ -167,7 +173,7 @@ func (c *conn) endStreams(reason error) {
 		s.cs = nil // freed with the connection
 	}
 	c.streams = nil
-	c.counts.open = 0
+	c.counts.open, c.exchanges = 0, 0
 	for kind := range c.opening {
 		c.opening[kind] = nil // they look at the connection's context
 		c.accepting[kind].wake()
@@ -187,7 +193,7 @@ func (c *conn) rejectStreams() {
 		}
 	}
 	c.streams = nil
-	c.counts.open = 0
+	c.counts.open, c.exchanges = 0, 0
 }
 
 // fail ends both directions. The caller holds c.mu.

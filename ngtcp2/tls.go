@@ -176,6 +176,9 @@ func (ts *tlsState) ClientCertificate(req *capi.CertificateRequest) (*capi.Certi
 		return nil, nil
 	}
 	if err == nil {
+		err = checkClientCertificate(c)
+	}
+	if err == nil {
 		ts.cert, err = ts.cc.certificates.get(c)
 	}
 	if err != nil {
@@ -355,7 +358,7 @@ func (ts *tlsState) connectionState(s capi.TLSState, complete bool) tls.Connecti
 	}
 	if ts.client {
 		cs.ServerName = ts.serverName
-		cs.OCSPResponse = s.OCSP
+		cs.OCSPResponse, cs.SignedCertificateTimestamps = s.OCSP, s.Timestamps
 	}
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -363,6 +366,9 @@ func (ts *tlsState) connectionState(s capi.TLSState, complete bool) tls.Connecti
 		cs.PeerCertificates, cs.VerifiedChains = p.certs, p.chains
 		if p.ocsp != nil {
 			cs.OCSPResponse = p.ocsp
+		}
+		if p.scts != nil {
+			cs.SignedCertificateTimestamps = p.scts
 		}
 	}
 	return cs

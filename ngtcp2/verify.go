@@ -50,6 +50,7 @@ type peer struct {
 	chains [][]*x509.Certificate
 	raw    [][]byte // a raw public key instead
 	ocsp   []byte   // stapled when the session that is resumed began
+	scts   [][]byte // that came then: signed certificate timestamps
 }
 
 // clock is the time by t.

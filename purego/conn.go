@@ -184,7 +184,7 @@ func (c *conn) Handshake(ctx context.Context) error {
 	case <-c.qc.Context().Done():
 		return c.finish(context.Cause(c.qc.Context()))
 	case <-ctx.Done():
-		return ctx.Err()
+		return c.orReason(ctx.Err())
 	}
 	c.next.Do(c.nextConnection)
 	return c.rejected

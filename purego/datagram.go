@@ -198,7 +198,7 @@ func (c *conn) ReceiveDatagram(ctx context.Context) ([]byte, error) {
 		case <-d.arrived:
 		case <-c.ctx.Done():
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, c.orReason(ctx.Err())
 		}
 	}
 }

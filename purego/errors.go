@@ -98,7 +98,7 @@ func (c *conn) err(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return err // of the caller's context
+		return c.orReason(err) // of the caller's context, which may be c's own
 	case errors.Is(err, quic.Err0RTTRejected):
 		return c.orReason(transport.ErrEarlyDataRejected)
 	case errors.Is(err, os.ErrDeadlineExceeded):

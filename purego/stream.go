@@ -147,7 +147,12 @@ func (s *sendStream) WriteLast(p []byte) (int, error) {
 			return n, err
 		}
 	}
-	return len(p), s.Close()
+	err := s.Close()
+	// What was written has made quic-go's sender the goroutine that this processor
+	// runs next. Another takes that place, so that those come first who are ready to
+	// write to other streams: several answers then share packets and system calls.
+	go func() {}() // ends at once
+	return len(p), err
 }
 
 func (s *sendStream) isClosed() bool {

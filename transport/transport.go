@@ -103,8 +103,9 @@ type Listener interface {
 // When a connection ends, blocked and later calls on it and on its streams
 // return the reason: an [*ApplicationError], a [*ProtocolError],
 // [ErrIdleTimeout], [ErrHandshakeTimeout] or [ErrStatelessReset].
-// All of them match [net.ErrClosed]. What had arrived before and was not yet
-// read may be lost.
+// All of them match [net.ErrClosed]. They do so also if their context is done too,
+// which the connection's own then is. What had arrived before and was not yet read
+// may be lost.
 type Conn interface {
 	// OpenStream opens a bidirectional stream. It waits until the peer allows
 	// one more. The peer learns of the stream when something is written to it

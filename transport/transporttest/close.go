@@ -27,6 +27,8 @@ var closeCases = []testCase{
 		says: "Transport codes are a different space and a different type."},
 	{name: "CloseUnblocks", rows: "T07 T09", run: testCloseUnblocks,
 		says: "When a connection ends, blocked and later calls on it and on its streams return the reason."},
+	{name: "CloseEndsItsOwnContext", rows: "T07 T09", run: testCloseEndsItsOwnContext,
+		says: "When a connection ends, blocked and later calls on it return the reason, also if their context is done too, which the connection's own then is."},
 	{name: "CloseRace", rows: "T26", udp: true, run: testCloseRace,
 		says: "All methods may be called from any goroutine at any time."},
 	{name: "CloseDoesNotWait", rows: "T07", run: testCloseDoesNotWait,
@@ -201,6 +203,28 @@ func testCloseUnblocks(l *lab) {
 		require.Less(l, time.Since(start), time.Second)
 		require.NoError(l, p.clientEP.Close())
 		require.NoError(l, p.serverEP.Close())
+	}
+}
+
+// A protocol that waits for streams as long as there is a connection passes the
+// connection's Context.
+func testCloseEndsItsOwnContext(l *lab) {
+	p := l.blocking()
+	calls := waits(p)
+	delete(calls, "Accept")
+	ctx := p.client.Context()
+	pending := map[string]<-chan error{}
+	for name, f := range calls {
+		pending[name] = async(func() error { return f(ctx) })
+	}
+	l.settle(5 * time.Second)
+	require.NoError(l, p.server.CloseWithError(5, "over"))
+	for name, c := range pending {
+		wantApplication(l, <-c, 5, "over", true, name)
+	}
+	calls["Handshake"] = p.client.Handshake
+	for name, f := range calls {
+		wantApplication(l, f(ctx), 5, "over", true, "later "+name)
 	}
 }
 

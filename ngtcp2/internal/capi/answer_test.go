@@ -33,12 +33,7 @@ func TestOnePacketWithDataWaitsForTheApplicationsAnswerAndTheSecondDoesNot(t *te
 		return out.N > 0
 	}
 
-	send() // opens the stream: not what waits
-	require.False(t, w.server.AnswerWaits())
-	w.server.drain()
-	require.True(t, answered())
-
-	send()
+	send() // opens the stream
 	require.True(t, w.server.AnswerWaits())
 	w.server.drain()
 	at := w.server.Expiry()

@@ -343,6 +343,7 @@ static int stream_open(ngtcp2_conn *quic, int64_t id, void *user_data) {
     aq_streams_apply_later(s);
   }
   aq_sched_add(s);
+  aq_stream_opened(c, id);
   return event(c, AQ_EVENT_STREAM_OPENED, id, 0);
 }
 

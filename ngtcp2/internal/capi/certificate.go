@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"runtime/cgo"
 	"sync"
@@ -52,15 +53,20 @@ func (h *certHandle) ref() *C.aq_cert {
 }
 
 // NewCertificate makes a Certificate of a chain (DER, leaf first), the stapled
-// OCSP response (nil: none) and the leaf's key. A key of crypto/ecdsa,
+// OCSP response (nil: none), the leaf's signed certificate timestamps (nil:
+// none), which only a server sends, and the leaf's key. A key of crypto/ecdsa,
 // crypto/rsa or crypto/ed25519 is given to the TLS library; any other
 // crypto.Signer keeps its key, and is called during handshakes, perhaps by
 // several at once.
-func NewCertificate(chain [][]byte, ocsp []byte, key crypto.PrivateKey) (*Certificate, error) {
+func NewCertificate(chain [][]byte, ocsp []byte, timestamps [][]byte, key crypto.PrivateKey) (*Certificate, error) {
 	if len(chain) == 0 {
 		return nil, errors.New("ngtcp2: certificate: the chain is empty")
 	}
 	packed, err := packChain(chain)
+	if err != nil {
+		return nil, err
+	}
+	list, err := packTimestamps(timestamps)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +98,7 @@ func NewCertificate(chain [][]byte, ocsp []byte, key crypto.PrivateKey) (*Certif
 	}
 	text := newErrorText()
 	c := C.aq_cert_new(bytesPtr(packed), C.size_t(len(packed)), bytesPtr(ocsp), C.size_t(len(ocsp)),
-		bytesPtr(der), C.size_t(len(der)), C.uintptr_t(handle), text.ptr(), text.len())
+		bytesPtr(list), C.size_t(len(list)), bytesPtr(der), C.size_t(len(der)), C.uintptr_t(handle), text.ptr(), text.len())
 	if c == nil {
 		// C frees the handle with the key that holds it, also when it fails.
 		return nil, fmt.Errorf("ngtcp2: certificate: %s", text)
@@ -120,6 +126,28 @@ func packChain(chain [][]byte) ([]byte, error) {
 		b = append(b, byte(len(der)>>16), byte(len(der)>>8), byte(len(der)))
 		b = append(b, der...)
 	}
+	return b, nil
+}
+
+// packTimestamps makes a SignedCertificateTimestampList (RFC 6962, Section 3.3),
+// nil of none.
+func packTimestamps(timestamps [][]byte) ([]byte, error) {
+	if len(timestamps) == 0 {
+		return nil, nil
+	}
+	b := make([]byte, 2)
+	for _, s := range timestamps {
+		if len(s) == 0 || len(s) > math.MaxUint16 {
+			return nil, errors.New("ngtcp2: certificate: a signed certificate timestamp has a length that cannot be sent")
+		}
+		b = append(append(b, byte(len(s)>>8), byte(len(s))), s...)
+	}
+	// RFC 8446, Section 4.4.2: extensions<0..2^16-1>, this one with 4 bytes of head.
+	if 4+len(b) > math.MaxUint16 {
+		return nil, errors.New("ngtcp2: certificate: the signed certificate timestamps are too long")
+	}
+	n := len(b) - 2
+	b[0], b[1] = byte(n>>8), byte(n)
 	return b, nil
 }
 

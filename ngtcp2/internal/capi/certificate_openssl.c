@@ -29,12 +29,13 @@ static EVP_PKEY *read_pkcs8(const uint8_t *der, size_t len) {
   return key;
 }
 
-static int fill(aq_cert *c, aq_slice chain, aq_slice ocsp, aq_slice pkcs8,
-                uintptr_t *signer) {
+static int fill(aq_cert *c, aq_slice chain, aq_slice ocsp, aq_slice timestamps,
+                aq_slice pkcs8, uintptr_t *signer) {
   aq_slice der;
   X509 *x;
   if ((c->rest = sk_X509_new_null()) == NULL ||
-      aq_blob_set(&c->ocsp, ocsp.p, ocsp.n) != 0) {
+      aq_blob_set(&c->ocsp, ocsp.p, ocsp.n) != 0 ||
+      aq_blob_set(&c->timestamps, timestamps.p, timestamps.n) != 0) {
     return -1;
   }
   while (chain.n != 0) {
@@ -65,16 +66,18 @@ static int fill(aq_cert *c, aq_slice chain, aq_slice ocsp, aq_slice pkcs8,
 }
 
 aq_cert *aq_cert_new(const uint8_t *chain, size_t chain_len,
-                     const uint8_t *ocsp, size_t ocsp_len, const uint8_t *pkcs8,
-                     size_t pkcs8_len, uintptr_t signer, char *err,
-                     size_t err_len) {
+                     const uint8_t *ocsp, size_t ocsp_len,
+                     const uint8_t *timestamps, size_t timestamps_len,
+                     const uint8_t *pkcs8, size_t pkcs8_len, uintptr_t signer,
+                     char *err, size_t err_len) {
   aq_slice c = {chain, chain_len}, o = {ocsp, ocsp_len}, k = {pkcs8, pkcs8_len};
+  aq_slice s = {timestamps, timestamps_len};
   aq_cert *cert;
   aq_tls_enter();
   cert = aq_calloc(1, sizeof(*cert));
   if (cert != NULL) {
     atomic_init(&cert->refs, 1);
-    if (fill(cert, c, o, k, &signer) == 0) {
+    if (fill(cert, c, o, s, k, &signer) == 0) {
       return cert;
     }
   }
@@ -94,4 +97,5 @@ void aq_cert_clear(aq_cert *c) {
   OSSL_STACK_OF_X509_free(c->rest);
   EVP_PKEY_free(c->key);
   aq_blob_free(&c->ocsp);
+  aq_blob_free(&c->timestamps);
 }

@@ -52,18 +52,24 @@ static int fill(aq_cert *c, aq_slice chain, aq_slice key) {
 }
 
 aq_cert *aq_cert_new(const uint8_t *chain, size_t chain_len,
-                     const uint8_t *ocsp, size_t ocsp_len, const uint8_t *key,
-                     size_t key_len, uintptr_t signer, char *err,
-                     size_t err_len) {
+                     const uint8_t *ocsp, size_t ocsp_len,
+                     const uint8_t *timestamps, size_t timestamps_len,
+                     const uint8_t *key, size_t key_len, uintptr_t signer,
+                     char *err, size_t err_len) {
   aq_slice c = {chain, chain_len}, k = {key, key_len};
   aq_cert *cert = NULL;
   (void)ocsp;
+  (void)timestamps;
   aq_tls_enter();
   if (err_len != 0) {
     err[0] = '\0';
   }
   if (ocsp_len != 0) {
     aq_text(err, err_len, "wolfSSL staples no OCSP response");
+    goto fail;
+  }
+  if (timestamps_len != 0) {
+    aq_text(err, err_len, "wolfSSL sends no signed certificate timestamps");
     goto fail;
   }
 #if !defined(HAVE_PK_CALLBACKS) || !defined(WOLF_PRIVATE_KEY_ID)

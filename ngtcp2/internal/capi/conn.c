@@ -143,6 +143,9 @@ static void settings_set(aq_connection *c, ngtcp2_settings *out,
 
   params->initial_max_streams_bidi = at_most(s->max_streams, 1ull << 60);
   params->initial_max_streams_uni = at_most(s->max_uni_streams, 1ull << 60);
+  memset(c->places, 0, sizeof c->places);
+  c->places[0].most = c->places[0].allowed = params->initial_max_streams_bidi;
+  c->places[1].most = c->places[1].allowed = params->initial_max_streams_uni;
   params->initial_max_data = at_most(s->conn_window, NGTCP2_MAX_VARINT);
   params->initial_max_stream_data_bidi_local =
       params->initial_max_stream_data_bidi_remote =
@@ -469,19 +472,26 @@ int aq_read_packet(aq_connection *c, const ngtcp2_path *path, uint32_t ecn,
 }
 
 /* answer_waits says that nothing need be sent yet for the packet that was just
- * read: it brought data, to which the application will have an answer or will
- * not, or the acknowledgment of some while such data waits. The second packet
- * with data is acknowledged at once, as RFC 9000, Section 13.2.2 has it. */
+ * read: it brought data, of one stream or many, to which the application will have
+ * an answer or will not, or the acknowledgment of some while such data waits. The
+ * second packet with data is acknowledged at once, as RFC 9000, Section 13.2.2 has
+ * it. */
 static int answer_waits(aq_connection *c) {
   ngtcp2_conn_info info;
   uint32_t i;
-  if (!c->got || c->unanswered != 1 || !c->confirmed || c->sending ||
+  if (!c->got || c->pub.raised || c->unanswered != 1 || !c->confirmed || c->sending ||
       c->ready_mask != 0 || c->out_messages.head != NULL) {
     return 0;
   }
   for (i = 0; i < c->pub.nevents; i++) {
-    if (c->pub.events[i].type != AQ_EVENT_READABLE &&
-        c->pub.events[i].type != AQ_EVENT_WRITABLE) {
+    switch (c->pub.events[i].type) {
+    case AQ_EVENT_STREAM_OPENED:
+    case AQ_EVENT_READABLE:
+    case AQ_EVENT_WRITABLE:
+    case AQ_EVENT_STREAM_FINISHED:
+    case AQ_EVENT_STREAM_CLOSED:
+      break;
+    default:
       return 0;
     }
   }
@@ -533,9 +543,13 @@ int aq_do_conn_read(aq_conn *conn, const aq_path *p, uint32_t ecn,
     if (c->first != NULL) {
       aq_first_add(c, p, ecn, data, n);
     }
+    c->asks = 0;
     rv = aq_read_packet(c, &path.path, ecn, data, n);
     if (c->first != NULL) {
       rv = aq_first_read_more(c, rv);
+    }
+    if (c->asks && c->unanswered < 2) {
+      c->unanswered++;
     }
     data += n;
     len -= n;
@@ -632,6 +646,7 @@ int aq_do_conn_write(aq_conn *conn, uint8_t *buf, size_t len, uint64_t now) {
   output(c, (size_t)n, segment, &path.path, &pi);
   if (n == 0) {
     c->initial_again = 0;
+    c->pub.raised = 0;
     c->pub.held = c->confirmed && c->ready_mask != 0;
   } else {
     c->unanswered = 0;

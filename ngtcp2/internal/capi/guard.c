@@ -87,7 +87,7 @@ void aq_guard_making(aq_conn *c) {
 /* keep lets c go without freeing it. Its TLS object is freed, unless that was
  * in a call. */
 static void keep(aq_connection *c) {
-  aq_tls *tls = c->in_tls ? NULL : c->tls;
+  aq_tls *volatile tls = c->in_tls ? NULL : c->tls; /* a jump comes back */
   aq_guard g;
   c->broken = 1;
   ngtcp2_secure_clear(c->reset_key, sizeof c->reset_key);

@@ -31,9 +31,9 @@ func TestKeysAreDerivedAsTheStandardLibraryDoes(t *testing.T) {
 			require.Equal(t, want, got, fmt.Sprint(sha384, sizes))
 		}
 		size := h().Size()
-		_, ok := hkdf(sha384, id(r, 32), nil, nil, 255*size)
+		_, ok := hkdf(sha384, id(r, 32), []byte{}, []byte{}, 255*size)
 		require.True(t, ok)
-		_, ok = hkdf(sha384, id(r, 32), nil, nil, 255*size+1)
+		_, ok = hkdf(sha384, id(r, 32), []byte{}, []byte{}, 255*size+1)
 		require.False(t, ok, "RFC 5869, Section 2.3: L <= 255*HashLen")
 	}
 }

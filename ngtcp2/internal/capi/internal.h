@@ -80,6 +80,14 @@ typedef struct aq_queue {
   uint32_t len;
 } aq_queue;
 
+/* How many streams of a kind the peer may open. */
+typedef struct aq_places {
+  uint64_t most;    /* at a time */
+  uint64_t allowed; /* in all, as far as it is told */
+  uint64_t opened;  /* in all */
+  uint64_t ended;   /* which it is not told to have places for */
+} aq_places;
+
 struct aq_connection {
   aq_conn pub;
   ngtcp2_crypto_conn_ref ref;
@@ -93,7 +101,9 @@ struct aq_connection {
   uint8_t initial_again; /* client: Initial packets may have to be sent again */
   uint8_t got;        /* the last read brought stream data, or its acknowledgment */
   uint8_t sending;    /* the last write left something that pacing holds back */
+  uint8_t asks;       /* the packet that is read has brought stream data */
   uint8_t unanswered; /* packets with data since one was written: 0, 1 or 2 for more */
+  aq_places places[2]; /* of the peer's streams: bidirectional, unidirectional */
   uint64_t lost;      /* packets, when a read was looked at last */
   uint64_t soon, tick; /* a timer that need not be exact, and when it is due */
   uint8_t broken;  /* an assertion failed: see guard.c */
@@ -220,6 +230,7 @@ int aq_make_reset_token(aq_connection *c, const ngtcp2_cid *id, uint8_t *token);
 /* stream.c */
 aq_sending *aq_stream_find(aq_connection *c, int64_t id);
 aq_sending *aq_stream_add(aq_connection *c, int64_t id);
+void aq_stream_opened(aq_connection *c, int64_t id);
 int aq_stream_received(aq_sending *s, const uint8_t *p, size_t n, int fin);
 void aq_stream_abandon(aq_sending *s); /* nothing will be read any more */
 void aq_stream_drop_unsent(aq_sending *s);

@@ -21,6 +21,7 @@ struct aq_cert {
   STACK_OF(X509) *rest;
   EVP_PKEY *key;
   aq_blob ocsp;
+  aq_blob timestamps; /* as they are sent */
 };
 
 typedef struct aq_piece aq_piece;
@@ -44,6 +45,10 @@ aq_tls *aq_tls_of(const SSL *ssl);
 /* crypto_openssl.c: handshake messages and keys between ssl and ngtcp2. */
 int aq_crypto_use(aq_tls *t);
 void aq_pieces_free(aq_pieces *l);
+
+/* timestamps_openssl.c: what a context needs to send and take signed certificate
+ * timestamps. */
+int aq_timestamps_use(SSL_CTX *ctx);
 
 /* tickets_openssl.c: what the process needs once, what a server's context needs,
  * and sessions on the client. */

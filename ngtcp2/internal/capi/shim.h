@@ -172,6 +172,7 @@ typedef struct aq_conn {
   aq_error error; /* of the call that failed last */
   aq_output out;
   uint8_t answer_waits; /* set by aq_conn_read */
+  uint8_t raised; /* the peer may open more streams, which the next aq_conn_write says */
   uint8_t held; /* the last call was an aq_conn_write that left stream data */
   uint8_t early_data;   /* client: 0-RTT can be sent; said again by the first write */
 

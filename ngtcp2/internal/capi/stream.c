@@ -212,15 +212,41 @@ aq_stream *aq_stream_remote(aq_conn *conn, int64_t id) {
   return s == NULL || s->released ? NULL : &s->pub;
 }
 
-/* raise_limit lets the peer open another stream, in place of s. */
-static void raise_limit(aq_sending *s) {
-  if (!is_remote(s) || !s->known) {
+/* raise_limits lets the peer open streams in place of those that have ended. Each
+ * time takes a frame that wants an acknowledgment: it is done for many at once, or
+ * when few places are left. */
+static void raise_limits(aq_connection *c, int uni) {
+  aq_places *p = &c->places[uni];
+  uint64_t left = p->allowed > p->opened ? p->allowed - p->opened : 0;
+  if (p->ended == 0 || (p->ended < p->most / 4 && left > p->most / 4)) {
     return;
   }
-  if (is_uni(s)) {
-    ngtcp2_conn_extend_max_streams_uni(s->conn->quic, 1);
+  if (uni) {
+    ngtcp2_conn_extend_max_streams_uni(c->quic, (size_t)p->ended);
   } else {
-    ngtcp2_conn_extend_max_streams_bidi(s->conn->quic, 1);
+    ngtcp2_conn_extend_max_streams_bidi(c->quic, (size_t)p->ended);
+  }
+  p->allowed += p->ended;
+  p->ended = 0;
+  c->pub.raised = 1;
+}
+
+/* leave_place is called when s has ended and nobody needs it any more. */
+static void leave_place(aq_sending *s) {
+  if (is_remote(s) && s->known) {
+    s->conn->places[is_uni(s)].ended++;
+    raise_limits(s->conn, is_uni(s));
+  }
+}
+
+/* aq_stream_opened accounts for a stream that the peer has opened, and those below
+ * it (RFC 9000, Section 2.1). */
+void aq_stream_opened(aq_connection *c, int64_t id) {
+  int uni = (id & 2) != 0;
+  uint64_t opened = ((uint64_t)id >> 2) + 1;
+  if (c->places[uni].opened < opened) {
+    c->places[uni].opened = opened;
+    raise_limits(c, uni);
   }
 }
 
@@ -248,7 +274,7 @@ void aq_do_stream_release(aq_stream *stream) {
   }
   aq_stream_abandon(s);
   if (s->pub.closed || !s->known) {
-    raise_limit(s);
+    leave_place(s);
     table_remove(c, s);
     stream_free(s);
   }
@@ -270,7 +296,7 @@ int aq_stream_ended(aq_sending *s, uint64_t code) {
   fin_waits(s, 0);
   free_tx(s);
   if (s->released) {
-    raise_limit(s);
+    leave_place(s);
     table_remove(c, s);
     stream_free(s);
     return 0;
@@ -664,10 +690,7 @@ int aq_stream_received(aq_sending *s, const uint8_t *p, size_t n, int fin) {
     credit(s, n);
     return 0;
   }
-  c->got = 1;
-  if (c->unanswered < 2) {
-    c->unanswered++;
-  }
+  c->got = c->asks = 1;
   if (n > 0) {
     aq_data d = {s->pub.rx_head, s->pub.rx_tail, s->rx_grow};
     int rv;

@@ -183,10 +183,14 @@ func (s *Stream) RecvFinished() bool {
 }
 
 // FreeStream says that s will not be used again. It comes after the event
-// StreamClosed, and lets the peer open another stream.
-func (s *Stream) FreeStream() {
+// StreamClosed, and gives its place to another stream of the peer. raised says that
+// the next WritePackets has to tell the peer how many it may open: for every so many
+// places, or when few are left.
+func (s *Stream) FreeStream() (raised bool) {
 	if s.live() {
 		C.aq_stream_release(s.s)
+		raised = s.conn.c.raised != 0
 	}
 	s.s = nil
+	return raised
 }

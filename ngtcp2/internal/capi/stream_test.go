@@ -199,6 +199,38 @@ func TestTheStreamLimitRisesWhenStreamsAreFreed(t *testing.T) {
 	}
 }
 
+func TestThePeerIsToldOfPlacesForManyStreamsAtOnceUnlessFewAreLeft(t *testing.T) {
+	checkMemory(t)
+	w := connected(t, func(w *world, _ *Settings, _ *ClientOptions, _ *TLSConfig) { w.serverSettings.MaxStreams = 16 })
+	before := w.client.count[StreamsBidi]
+	exchange := func() {
+		t.Helper()
+		s := w.client.open(false)
+		s.send([]byte("x"), true)
+		w.until("arrival", func() bool { return w.server.streams[s.ID()] != nil })
+		w.server.streams[s.ID()].send(nil, true)
+		w.until("end", func() bool { return s.closed })
+		w.wait(second)
+	}
+	for range 3 {
+		exchange()
+	}
+	require.Equal(t, before, w.client.count[StreamsBidi])
+	exchange() // a quarter of the limit
+	require.Equal(t, before+1, w.client.count[StreamsBidi])
+
+	// Of 16 places 14 are taken for good: each of the two others counts.
+	for range 14 {
+		w.client.open(false).send([]byte("x"), false)
+	}
+	w.wait(second)
+	for range 5 {
+		told := w.client.count[StreamsBidi]
+		exchange()
+		require.Greater(t, w.client.count[StreamsBidi], told)
+	}
+}
+
 func TestUrgencyAndOrderDecideWhatIsSent(t *testing.T) {
 	w := connected(t)
 	var order []int64

@@ -82,7 +82,7 @@ void aq_use_session(aq_tls *t, const aq_tls_data *d, uint64_t age,
   WOLFSSL_SESSION *session;
   long lifetime;
   uint16_t group;
-  if (begin(&in, &group) != 0 || group != t->session_group ||
+  if (begin(&in, &group) != 0 || group == 0 || group != t->session_group ||
       aq_take_prefixed(&in, 1, &host) != 0 || host.n != d->server_name.n ||
       (host.n != 0 && memcmp(host.p, d->server_name.p, host.n) != 0) ||
       aq_take_prefixed(&in, 1, &protocol) != 0 || in.n > AQ_MAX_CHAIN) {

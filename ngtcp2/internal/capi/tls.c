@@ -87,6 +87,8 @@ void aq_tls_get_state(aq_tls *t, aq_tls_state *out) {
   out->chain_len = t->chain.n;
   out->ocsp = t->ocsp.p;
   out->ocsp_len = t->ocsp.n;
+  out->timestamps = t->timestamps.p;
+  out->timestamps_len = t->timestamps.n;
   if (t->resumed) {
     out->ticket_data = t->ticket_data.p;
     out->ticket_data_len = t->ticket_data.n;
@@ -119,6 +121,7 @@ void aq_tls_free(aq_tls *t) {
   }
   aq_blob_free(&t->chain);
   aq_blob_free(&t->ocsp);
+  aq_blob_free(&t->timestamps);
   aq_blob_free(&t->ticket_data);
   aq_blob_free(&t->protocol);
   aq_blob_free(&t->name);

@@ -60,11 +60,12 @@ type TLSState struct {
 	Version, CipherSuite, Curve uint16
 	ALPN                        string
 	ServerName                  string   // what the client sent
-	Resumed                     bool     // PeerChain and OCSP are then empty: the session's owner has kept them
+	Resumed                     bool     // PeerChain, OCSP and Timestamps are then empty: the session's owner has kept them
 	EarlyAccepted               bool     // 0-RTT was sent and accepted
 	HelloRetry                  bool     // the server asked for a second ClientHello
 	PeerChain                   [][]byte // DER, leaf first; or one raw public key
 	OCSP                        []byte   // client: the stapled response
+	Timestamps                  [][]byte // client: signed certificate timestamps that came with the leaf
 	TicketData                  []byte   // server: of the ticket that was resumed
 }
 
@@ -223,6 +224,7 @@ func readTLSState(t *C.aq_tls) TLSState {
 		ServerName: string(goBytes(s.server_name, s.server_name_len)),
 		PeerChain:  unpackChain(unsafe.Slice((*byte)(s.chain), int(s.chain_len))),
 		OCSP:       goBytes(s.ocsp, s.ocsp_len),
+		Timestamps: unpackNames(unsafe.Slice((*byte)(s.timestamps), int(s.timestamps_len))),
 		TicketData: goBytes(s.ticket_data, s.ticket_data_len),
 	}
 }

@@ -83,12 +83,14 @@ int aq_tls_feed(aq_tls *t, ngtcp2_encryption_level level, const uint8_t *data,
 void aq_tls_error_text(aq_tls *t, char *err, size_t err_len);
 
 /* aq_tls_state points into the aq_tls, valid until it is used again. chain
- * holds certificates (or one public key), each behind 3 bytes of length. */
+ * holds certificates (or one public key), each behind 3 bytes of length,
+ * timestamps those that came with the first, each behind 2. */
 typedef struct aq_tls_state {
   uint16_t version, suite, curve;
   uint8_t resumed, early_accepted, hello_retry;
-  const uint8_t *alpn, *server_name, *chain, *ocsp, *ticket_data;
-  size_t alpn_len, server_name_len, chain_len, ocsp_len, ticket_data_len;
+  const uint8_t *alpn, *server_name, *chain, *ocsp, *timestamps, *ticket_data;
+  size_t alpn_len, server_name_len, chain_len, ocsp_len, timestamps_len,
+    ticket_data_len;
 } aq_tls_state;
 void aq_tls_get_state(aq_tls *t, aq_tls_state *out);
 
@@ -106,12 +108,16 @@ void aq_conn_tls_session(ngtcp2_crypto_conn_ref *ref);
 const uint8_t *aq_conn_tls_hello(ngtcp2_crypto_conn_ref *ref, size_t *len);
 
 /* aq_cert_new takes a chain (certificates behind 3 bytes of length), a stapled
- * OCSP response (may be empty) and a key: PKCS #8, or with a Go signer, which it
- * takes also when it fails, the SubjectPublicKeyInfo. aq_cert_free drops the reference that aq_cert_new made. */
+ * OCSP response (may be empty), signed certificate timestamps (a
+ * SignedCertificateTimestampList with its length: RFC 6962, Section 3.3; may be
+ * empty) and a key: PKCS #8, or with a Go signer, which it takes also when it
+ * fails, the SubjectPublicKeyInfo. aq_cert_free drops the reference that
+ * aq_cert_new made. */
 aq_cert *aq_cert_new(const uint8_t *chain, size_t chain_len,
-                     const uint8_t *ocsp, size_t ocsp_len, const uint8_t *key,
-                     size_t key_len, uintptr_t signer, char *err,
-                     size_t err_len);
+                     const uint8_t *ocsp, size_t ocsp_len,
+                     const uint8_t *timestamps, size_t timestamps_len,
+                     const uint8_t *key, size_t key_len, uintptr_t signer,
+                     char *err, size_t err_len);
 aq_cert *aq_cert_up_ref(aq_cert *c);
 void aq_cert_free(aq_cert *c);
 

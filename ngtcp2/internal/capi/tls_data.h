@@ -36,6 +36,7 @@ typedef struct aq_blob {
   aq_blob ticket_data;           /* server: of the one that may be resumed */  \
   aq_blob chain;                 /* the peer's, as it came */                  \
   aq_blob ocsp;                  /* client: what the server stapled */         \
+  aq_blob timestamps;            /* client: that came with the certificate */  \
   aq_blob sessions[AQ_SESSIONS]; /* client: oldest first, until taken */       \
   aq_blob protocol, name;        /* ALPN, SNI */                               \
   uint16_t suite, curve;                                                       \

@@ -69,6 +69,44 @@ func TestACertificateRequestIsGatheredFromPieces(t *testing.T) {
 	require.Nil(t, gotNames, "what is too long is not kept")
 }
 
+// RFC 6962, Section 3.3: SerializedSCT<1..2^16-1>, sct_list<1..2^16-1>.
+func TestAListOfTimestampsIsTakenWholeOrNotAtAll(t *testing.T) {
+	body := prefixed(2, bytes.Join([][]byte{prefixed(2, []byte("one")), prefixed(2, []byte{0})}, nil))
+	list, ok := timestampList(body)
+	require.True(t, ok)
+	require.Equal(t, [][]byte{[]byte("one"), {0}}, list)
+	for n := range body {
+		_, ok := timestampList(body[:n])
+		require.False(t, ok, "cut at %d", n)
+	}
+	for _, bad := range [][]byte{
+		append(bytes.Clone(body), 0), prefixed(2, nil), prefixed(2, prefixed(2, nil)), prefixed(2, []byte{0}),
+		prefixed(2, append(prefixed(2, []byte{1}), 0)),
+	} {
+		_, ok := timestampList(bad)
+		require.False(t, ok, "%x", bad)
+	}
+}
+
+func FuzzTimestamps(f *testing.F) {
+	f.Add(prefixed(2, prefixed(2, []byte("one"))))
+	f.Add(prefixed(2, append(prefixed(2, []byte{1}), prefixed(2, []byte{2, 3})...)))
+	f.Add([]byte{0, 2, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		list, ok := timestampList(b)
+		if !ok {
+			return
+		}
+		again, err := packTimestamps(list)
+		if len(b) > 65535-4 {
+			return // more than fits into a message
+		}
+		if err != nil || !bytes.Equal(b, again) {
+			t.Fatalf("%x: read as %x, %v", b, again, err)
+		}
+	})
+}
+
 func FuzzClientHello(f *testing.F) {
 	f.Add(clientHello())
 	f.Add(clientHello(extension(16, prefixed(2, []byte("\x01a"))), extension(10, prefixed(2, []byte{0, 29}))))

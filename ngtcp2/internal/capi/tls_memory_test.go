@@ -111,7 +111,7 @@ func TestACertificateIsNotMadeWithoutMemoryForTheTLSLibrary(t *testing.T) {
 				chain = newChain(t, h.Public())
 			}
 			refusals(t, func() error {
-				c, err := NewCertificate(chain, nil, key)
+				c, err := NewCertificate(chain, nil, nil, key)
 				if err == nil {
 					c.Close()
 				}

@@ -8,7 +8,7 @@ import "C"
 
 import "unsafe"
 
-// helloExtensions and gatherRequest are C's parsers of the peer's handshake
+// helloExtensions, timestampList and gatherRequest are C's parsers of the peer's handshake
 // messages, for tests.
 
 // helloExtensions returns the lists in a ClientHello's extensions.
@@ -27,6 +27,17 @@ func helloExtensions(hello []byte) (groups, shares, protocols []byte, ok bool) {
 		}
 	}
 	return groups, shares, protocols, true
+}
+
+// timestampList returns what is in a SignedCertificateTimestampList.
+func timestampList(body []byte) (list [][]byte, ok bool) {
+	in := C.aq_slice{p: (*C.uint8_t)(C.CBytes(body)), n: C.size_t(len(body))}
+	defer C.free(unsafe.Pointer(in.p))
+	var out C.aq_slice
+	if C.aq_timestamps_read(in, &out) != 0 {
+		return nil, false
+	}
+	return unpackNames(goBytes(out.p, out.n)), true
 }
 
 // gatherRequest finds the CertificateRequest in a stream of handshake messages

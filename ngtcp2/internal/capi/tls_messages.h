@@ -9,6 +9,7 @@ enum {
   AQ_EXT_SUPPORTED_GROUPS = 10,
   AQ_EXT_SIGNATURE_ALGORITHMS = 13,
   AQ_EXT_ALPN = 16,
+  AQ_EXT_TIMESTAMPS = 18,
   AQ_EXT_PRE_SHARED_KEY = 41,
   AQ_EXT_EARLY_DATA = 42,
   AQ_EXT_AUTHORITIES = 47,
@@ -62,6 +63,22 @@ static inline int aq_take_u16(aq_slice *from, uint16_t *v) {
     return -1;
   }
   *v = (uint16_t)(s.p[0] << 8 | s.p[1]);
+  return 0;
+}
+
+/* aq_timestamps_read gives what is in a SignedCertificateTimestampList (RFC 6962,
+ * Section 3.3), each behind 2 bytes of length: 0, or -1 if it is broken or has an
+ * empty one, or none. */
+static inline int aq_timestamps_read(aq_slice body, aq_slice *list) {
+  aq_slice rest, one;
+  if (aq_take_prefixed(&body, 2, list) != 0 || body.n != 0 || list->n == 0) {
+    return -1;
+  }
+  for (rest = *list; rest.n != 0;) {
+    if (aq_take_prefixed(&rest, 2, &one) != 0 || one.n == 0) {
+      return -1;
+    }
+  }
   return 0;
 }
 

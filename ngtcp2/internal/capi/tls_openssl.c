@@ -261,6 +261,7 @@ void aq_tls_received(aq_tls *t, const uint8_t *data, size_t len) {
 static int on_status(SSL *ssl, void *arg) {
   aq_tls *t = aq_tls_of(ssl);
   uint8_t *p;
+  int taken;
   (void)arg;
   if (t == NULL) {
     return SSL_TLSEXT_ERR_ALERT_FATAL;
@@ -278,7 +279,12 @@ static int on_status(SSL *ssl, void *arg) {
       (p = OPENSSL_memdup(t->cert->ocsp.p, t->cert->ocsp.n)) == NULL) {
     return SSL_TLSEXT_ERR_NOACK;
   }
-  if (!SSL_set_tlsext_status_ocsp_resp(ssl, p, (long)t->cert->ocsp.n)) {
+  /* From 3.6 on OpenSSL does not take what it cannot read. An error that stays
+   * in its queue would be that of the handshake. */
+  ERR_set_mark();
+  taken = SSL_set_tlsext_status_ocsp_resp(ssl, p, (long)t->cert->ocsp.n) == 1;
+  ERR_pop_to_mark();
+  if (!taken) {
     OPENSSL_free(p);
     return SSL_TLSEXT_ERR_NOACK;
   }
@@ -311,6 +317,10 @@ static SSL_CTX *new_ctx(void) {
   SSL_CTX_set_cert_verify_callback(ctx, on_verify, NULL);
   SSL_CTX_set_cert_cb(ctx, on_cert, NULL);
   SSL_CTX_set_tlsext_status_cb(ctx, on_status);
+  if (aq_timestamps_use(ctx) != 0) {
+    SSL_CTX_free(ctx);
+    return NULL;
+  }
   return ctx;
 }
 

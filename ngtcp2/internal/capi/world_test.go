@@ -126,7 +126,7 @@ var testCertificate = func() func(testing.TB) *Certificate {
 	return func(t testing.TB) *Certificate {
 		if cert == nil {
 			s, _ := testcert.New("test")
-			c, err := NewCertificate(s.Certificates[0].Certificate, nil, s.Certificates[0].PrivateKey)
+			c, err := NewCertificate(s.Certificates[0].Certificate, nil, nil, s.Certificates[0].PrivateKey)
 			require.NoError(t, err)
 			cert = c
 		}
@@ -256,8 +256,10 @@ func (w *world) accept(f flying) {
 	}
 	s := w.serverSettings
 	s.Now = w.now
-	w.server.Conn, err = NewServer(&s, o)
-	require.NoError(w.t, err)
+	if w.server.Conn, err = NewServer(&s, o); err != nil {
+		w.server.err = err
+		return
+	}
 	if w.accepted != nil {
 		w.accepted()
 	}
