@@ -4,13 +4,14 @@ GO       ?= go
 TOOL     := $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 60s
 BENCH    ?= bench-out
+TAGS     ?=
 
-.PHONY: help run test test-go test-native test-short asan lint fmt fuzz fuzz-asan bench bench-go cover readme licences vuln deps
+.PHONY: help run test conformance-mqtt test-go test-native test-short asan lint fmt fuzz fuzz-asan bench bench-go cover readme licences notices vuln deps
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## start the broker on loopback: TCP, TLS, WebSocket and QUIC
+run: ## start the broker on loopback: TCP, TLS, WebSocket, WebTransport and QUIC
 	$(GO) run ./cmd/anyquic serve
 
 test: ## everything, with the race detector; installs what it needs where it may
@@ -31,6 +32,9 @@ test-short: ## the quick part, without the race detector
 lint: ## formatting, vet and golangci-lint, for every build
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }
 	@build/lint.sh
+
+conformance-mqtt: ## which statements of MQTT 5 and 3.1.1 the tests prove; writes docs/mqtt-conformance.md
+	$(GO) run ./tests/mqttstatements -update
 
 fmt: ## format the code
 	$(TOOL) gofumpt -w .
@@ -55,6 +59,11 @@ readme: ## write the generated parts of README.md
 
 licences: ## write third_party/licences: the list for all that we link
 	$(GO) test ./third_party -count=1 -update
+
+notices: ## the licences' texts to pass on with a program built with TAGS, into build/out/NOTICES.txt
+	@mkdir -p build/out
+	@build/notices.sh "$(TAGS)" >build/out/NOTICES.new && mv build/out/NOTICES.new build/out/NOTICES.txt || { rm -f build/out/NOTICES.new; exit 1; }
+	@echo build/out/NOTICES.txt
 
 vuln: ## known vulnerabilities in what we import
 	$(TOOL) govulncheck ./...

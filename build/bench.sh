@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Measures the whole program beside mochi-mqtt, in turn, and the QUIC engines beside
-# quic-go by itself, ngtcp2's own examples and TLS over TCP, and writes the reports
-# into the folder given (default bench-out). The native engine and the examples are
-# measured where they can be built.
+# quic-go by itself, ngtcp2's own examples and TLS over TCP, the HTTP/3 server beside
+# quic-go's, and writes the reports into the folder given (default bench-out). The
+# native engine and the examples are measured where they can be built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-bench-out}
@@ -12,7 +12,7 @@ bin=$(cd "$out/bin" && pwd)
 tags=ngtcp2
 build/deps.sh openssl || { echo "left out: the native engine" >&2; tags=; }
 go build -tags "$tags" -o "$out/bin/anyquic" ./cmd/anyquic
-(cd tests/peers && go build -o "$bin" ./mochi ./quicgo ./tlstcp ./ngtcp2)
+(cd tests/peers && go build -o "$bin" ./mochi ./quicgo ./quicgoh3 ./tlstcp ./ngtcp2)
 anyquic=$out/bin/anyquic
 mochi=mochi=$out/bin/mochi
 
@@ -30,7 +30,7 @@ engines=(--engine purego)
 loss=("${engines[@]}")
 if [ -n "$tags" ]; then
 	engines+=(--engine ngtcp2)
-	loss+=(--engine ngtcp2 --cc cubic,bbr)
+	loss+=(--engine ngtcp2 --cc "cubic,bbr")
 fi
 peers=(--peer "quic-go=$bin/quicgo" --peer "tls-tcp=$bin/tlstcp")
 bulk=("${peers[@]}")
@@ -42,3 +42,4 @@ fi
 report transport-bulk transport "${engines[@]}" "${bulk[@]}" --scenario bulk
 report transport transport "${engines[@]}" "${peers[@]}" --scenario pings,streams,handshakes,idle,quiet
 report transport-loss transport "${loss[@]}" --scenario loss
+report h3 h3 --peer "quic-go=$bin/quicgoh3"

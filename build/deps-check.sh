@@ -19,15 +19,7 @@ check_link() (
 #include <ngtcp2/ngtcp2_crypto.h>
 #include <nghttp3/nghttp3.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-/* What became of assert and abort in ngtcp2: see deps-recipes.sh. */
-void aq_assert_fail(const char *expr, const char *file, unsigned line, const char *func) {
-	fprintf(stderr, "%s:%u: %s: assertion failed: %s\n", file, line, func, expr);
-	exit(1);
-}
-void aq_abort(void) { exit(1); }
 
 static int same(const char *name, const char *header, const char *library) {
 	printf("%s %s\n", name, library);
@@ -63,7 +55,7 @@ C
 	if [ "$1" = wolfssl ]; then define=-DUSE_WOLFSSL; fi
 	# -rdynamic as Go's linker does it: what it exports is counted below.
 	# shellcheck disable=SC2046,SC2086 # lists of words
-	$CC -O2 -Wall -Werror -rdynamic $define -o "$dir/check" "$dir/check.c" $(pkg-config --static --cflags "$pc") $(pkg-config --static --libs "$pc") ||
+	$CC -O2 -Wall -Werror -rdynamic $define -o "$dir/check" "$dir/check.c" "$here/assertions.c" $(pkg-config --static --cflags "$pc") $(pkg-config --static --libs "$pc") ||
 		die "$1: the program does not compile and link"
 	if ldd "$dir/check" | grep -E 'ssl|crypto|ngtcp2|nghttp3' >&2; then die "$1: a shared library was linked"; fi
 	"$dir/check" || die "$1: the program does not run rightly"

@@ -33,6 +33,19 @@ apply_patches() {
 	done < <(field "$1" patch)
 }
 
+# notices FOLDER... prints the licence of the source, those of parts of it in the
+# folders, and the comments there in which others than the projects' contributors
+# have their copyright.
+notices() {
+	find COPYING "$@" -type f \( -name 'COPYING*' -o -name 'LICENSE*' -o -name 'NOTICE*' \) -print0 | LC_ALL=C sort -z | xargs -0 cat
+	# shellcheck disable=SC2016 # awk expands it, not the shell
+	find "$@" -type f -name '*.[ch]' -print0 | LC_ALL=C sort -z | xargs -0 awk '
+		/\/\*/ { text = ""; inside = 1 }
+		inside { text = text $0 "\n" }
+		inside && /Copyright/ && !/ng(tcp2|http2|http3) contributors/ { others = 1 }
+		/\*\// { if (others) printf "\n%s:\n%s", FILENAME, text; inside = others = 0 }'
+}
+
 # Left in on purpose: http (OCSP) and ct, for stapled OCSP responses and SCTs.
 # Left out: OpenSSL's own QUIC (its TLS interface for other QUICs stays), every
 # version below TLS 1.3, and reading the system's openssl.cnf. The prefix goes
@@ -101,7 +114,7 @@ recipe_ngtcp2() {
 	[[ $undefined = *" aq_assert_fail"* ]] || die "ngtcp2: its assertions are not on, or this C library's assert calls another function"
 	if grep -E ' (__assert.*|abort)$' <<<"$undefined" >&2; then die "ngtcp2 calls functions that end the process"; fi
 	install_pc "$1"
-	cp COPYING "$1/licences/ngtcp2"
+	notices lib crypto >"$1/licences/ngtcp2"
 }
 recipe_ngtcp2_openssl() {
 	local tls=$cache/openssl-${key[openssl]}
@@ -119,7 +132,9 @@ recipe_ngtcp2_wolfssl() {
 	[ -f "$1/lib/libngtcp2_crypto_wolfssl.a" ] || die "ngtcp2 did not accept wolfSSL: no libngtcp2_crypto_wolfssl.a"
 }
 
-# Where only Debian's binary package could be had, its library is taken as it is.
+# Where only Debian's binary package could be had, its library is taken as it is,
+# but for assertions and abort: as with ngtcp2, they become functions that the program
+# has to define. The package's are in nghttp3/guard.c.
 recipe_nghttp3() {
 	if [ -d usr ]; then
 		mkdir -p "$1/lib/pkgconfig"
@@ -129,11 +144,16 @@ recipe_nghttp3() {
 		cp usr/share/doc/libnghttp3-dev/copyright "$1/licences/nghttp3"
 	else
 		run "configure nghttp3" cmake -S . -B b -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX="$1" -DCMAKE_INSTALL_LIBDIR=lib \
-			-DCMAKE_C_FLAGS="$(flags)" -DCMAKE_C_FLAGS_RELEASE=-DNDEBUG -DCMAKE_POSITION_INDEPENDENT_CODE=ON \
+			-DCMAKE_C_FLAGS="$(flags)" -DCMAKE_C_FLAGS_RELEASE= -DCMAKE_POSITION_INDEPENDENT_CODE=ON \
 			-DENABLE_LIB_ONLY=ON -DENABLE_SHARED_LIB=OFF -DENABLE_STATIC_LIB=ON -DBUILD_TESTING=OFF
 		run "make nghttp3" make -C b -j"$JOBS" install
 		cp COPYING "$1/licences/nghttp3"
 	fi
 	[ -f "$1/lib/libnghttp3.a" ] || die "nghttp3: no libnghttp3.a came out"
+	run "objcopy nghttp3" objcopy --redefine-sym __assert_fail=aq_h3_assert_fail --redefine-sym abort=aq_h3_abort "$1/lib/libnghttp3.a"
+	local undefined
+	undefined=$(nm -u "$1/lib/libnghttp3.a")
+	[[ $undefined = *" aq_h3_assert_fail"* ]] || die "nghttp3: its assertions are not on, or this C library's assert calls another function"
+	if grep -E ' (__assert.*|abort)$' <<<"$undefined" >&2; then die "nghttp3 calls functions that end the process"; fi
 	install_pc "$1"
 }

@@ -32,7 +32,7 @@ USAGE
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 manifest=$here/../third_party/manifest
 out=$here/out
-header=$here/../ngtcp2/internal/capi/libraries.h
+headers=("$here/../ngtcp2/internal/capi/libraries.h" "$here/../nghttp3/libraries.h")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/anyquic/deps
 JOBS=${JOBS:-$(nproc)}
 export CC=${CC:-cc}
@@ -66,7 +66,7 @@ case $what in
 all) parts="openssl wolfssl nghttp3 ngtcp2_openssl ngtcp2_wolfssl" ;;
 asan)
 	parts="openssl nghttp3 ngtcp2_asan"
-	out=$here/out-asan header=$here/out-asan/libraries.h # nothing in the tree reads this one
+	out=$here/out-asan headers=("$here/out-asan/libraries.h") # nothing in the tree reads this one
 	;;
 *) parts="$what nghttp3 ngtcp2_$what" ;;
 esac
@@ -99,19 +99,22 @@ part_key() {
 	key[$1]=$({
 		printf '%s\n' "${stanza[${1%%_*}]}" "$CC $compiler" "${needs[$1]:+${key[${needs[$1]}]}}"
 		declare -f flags "recipe_$1" install_pc apply_patches
+		if [[ $1 = ng* ]]; then declare -f notices; fi
 		if [[ $1 = ngtcp2_* ]]; then declare -f recipe_ngtcp2; fi
 		if [ "$1" = ngtcp2_asan ]; then declare -f recipe_ngtcp2_openssl; fi
 	} | sha256sum)
 	key[$1]=${key[$1]:0:24}
 }
 # The stamp has a line "part key version" for each part that is in out, and the
-# hash of how they are laid out. The header says the same to Go's build cache,
+# hash of how they are laid out. The headers say the same to Go's build cache,
 # which does not look into out.
 stamped() {
 	[ -r "$out/.deps" ] && [ -f "$out/lib/libngtcp2.a" ] && [ -f "$out/lib/libnghttp3.a" ] || return 1
-	local part lines
+	local part lines header
 	lines=$(<"$out/.deps")
-	[ -r "$header" ] && [[ $(<"$header") == "$(header_text)" ]] || return 1
+	for header in "${headers[@]}"; do
+		[ -r "$header" ] && [[ $(<"$header") == "$(header_text)" ]] || return 1
+	done
 	[[ $lines == *"layout $layout" ]] || return 1
 	for part in $parts; do
 		[[ $'\n'$lines == *$'\n'"$part ${key[$part]} "* ]] || return 1
@@ -193,7 +196,7 @@ build() {
 
 # assemble copies the parts into out; the stamp goes first and comes last.
 assemble() {
-	local new old entry part kept=""
+	local new old entry part header kept=""
 	new=$(mktemp -d "$out/.new.XXXXXX")
 	chmod 755 "$new"
 	# Parts of an earlier run that are still right stay.
@@ -217,7 +220,7 @@ assemble() {
 		mv "$new/$entry" "$out/$entry"
 	done
 	mv "$new/.deps" "$out/.deps"
-	header_text >"$header"
+	for header in "${headers[@]}"; do header_text >"$header"; done
 	rm -rf "$new" "$old"
 }
 

@@ -2,7 +2,8 @@
 # Prints a folder with foreign QUIC programs.
 #
 #   peers.sh         for make test: aioquic-python, a Python that has aioquic, and
-#                    Debian's gtlsserver and gtlsclient, which are ngtcp2's
+#                    Debian's gtlsserver and gtlsclient, which are ngtcp2's, and
+#                    the web-... programs of peers-web.sh
 #   peers.sh bench   for make bench: osslserver and osslclient, ngtcp2's own examples
 #                    on the very libraries in build/out
 #
@@ -22,6 +23,8 @@ say() { printf '%s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
 # shellcheck source=build/deps-fetch.sh
 . "$here/deps-fetch.sh"
+# shellcheck source=build/peers-web.sh
+. "$here/peers-web.sh"
 
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp" ${aptdir:+"$aptdir"}' EXIT
@@ -45,7 +48,7 @@ apt_of() {
 	for suite; do printf 'deb %s %s main\n' "$uri" "$suite"; done >"$tmp/sources.list"
 	apt=(apt-get -o "Dir::Etc::SourceList=$tmp/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$tmp/lists"
 		-o "Dir::Cache=$tmp/cache" -o Acquire::Languages=none)
-	quietly "${apt[@]}" -o APT::Update::Error-Mode=any update
+	quietly "${apt[@]}" -o APT::Update::Error-Mode=any update || { say "the Debian mirror $uri cannot be read"; return 1; }
 }
 
 # publish NAME moves the finished $tmp/NAME into the cache.
@@ -98,7 +101,7 @@ get_gtls() {
 	suite=$codename
 	[ "$codename" != bookworm ] || suite=bookworm-backports
 	say "unpacking Debian's ngtcp2-server and ngtcp2-client $ngtcp2 of $suite into $cache/$files"
-	apt_of "$codename" "$suite" || return 1
+	apt_of "$codename" "$suite" || { say "left out: ngtcp2 $ngtcp2"; return 1; }
 	if ! (
 		cd "$tmp/deb"
 		for package in ngtcp2-server ngtcp2-client libngtcp2-16 libngtcp2-crypto-gnutls8 libnghttp3-9; do
@@ -135,7 +138,11 @@ get_ossl() {
 	read -r source _ orig <<<"$(field ngtcp2 debian)"
 
 	"$here/deps.sh" openssl || return 1
-	key=$(cat "$here/out/lib/"{libngtcp2,libngtcp2_crypto_ossl,libnghttp3,libssl,libcrypto}.a | sha256sum)
+	key=$({
+		printf '%s\n' "$sum"
+		examples
+		cat "$here/assertions.c" "$here/out/lib/"{libngtcp2,libngtcp2_crypto_ossl,libnghttp3,libssl,libcrypto}.a
+	} | sha256sum)
 	ossl=$cache/ngtcp2-examples-${key:0:24}
 	runs "$ossl/osslserver" && runs "$ossl/osslclient" && return
 	if ! on_debian || [ "$(id -u)" != 0 ]; then
@@ -158,6 +165,7 @@ get_ossl() {
 	mkdir -p "$root/build"
 	tar -xf "$got" -C "$root/build" --strip-components 1
 	cp -RL "$here/out" "$root/build/out"
+	cp "$here/assertions.c" "$root/build/"
 	examples >"$root/build/examples.sh"
 	quietly env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" sh -e /build/examples.sh || return 1
 	mkdir -p "$ossl"
@@ -176,17 +184,18 @@ cd /build/examples
 both="debug util shared tls_session_base_ossl util_openssl"
 client="client client_base http3_client_proto_codec tls_client_context_ossl tls_client_session_ossl"
 server="server server_base http3_server_proto_codec http siphash tls_server_context_ossl tls_server_session_ossl"
-has="ARPA_INET_H NETINET_IN_H NETINET_IP_H UNISTD_H ENDIAN_H BYTESWAP_H ASM_TYPES_H LINUX_NETLINK_H LINUX_RTNETLINK_H EXPLICIT_BZERO"
+has="ARPA_INET_H NETINET_IN_H NETINET_IP_H NETINET_UDP_H UNISTD_H ENDIAN_H BYTESWAP_H ASM_TYPES_H LINUX_NETLINK_H LINUX_RTNETLINK_H EXPLICIT_BZERO"
 flags="-std=c++23 -O2 -w -DNDEBUG -DWITH_EXAMPLE_OSSL -DWITH_EXAMPLE_HTTP3_PROTO_CODEC -DHAVE_DECL_BE64TOH=1 -DHAVE_DECL_BSWAP_64=1"
 for h in $has; do flags="$flags -DHAVE_$h"; done
 flags="$flags -I../out/include -I.. -I../third-party -I../third-party/urlparse -I../crypto/includes"
 printf '%s\n' $both $client $server | xargs -P "$(nproc)" -I '{}' g++ $flags -c '{}.cc' -o '{}.o'
 gcc -O2 -I../third-party/http-parser -c ../third-party/urlparse/urlparse.c -o urlparse.o
+gcc -O2 -c ../assertions.c -o assertions.o
 link() {
 	out=$1
 	shift
 	objects=
-	for o in "$@" $both urlparse; do objects="$objects $o.o"; done
+	for o in "$@" $both urlparse assertions; do objects="$objects $o.o"; done
 	g++ -static -o "../$out" $objects -L../out/lib -lngtcp2_crypto_ossl -lngtcp2 -lnghttp3 -lssl -lcrypto -lev -ldl -pthread -lm
 }
 link osslclient $client
@@ -199,6 +208,7 @@ test)
 	status=0
 	get_aioquic || status=1
 	get_gtls || status=1
+	get_web || status=1
 	[ ! -d "$cache/peers" ] || printf '%s\n' "$cache/peers"
 	exit $status
 	;;

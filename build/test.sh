@@ -10,22 +10,76 @@
 #
 # What is missing on this machine is installed if this is root on Debian or Ubuntu:
 # a C compiler, what the C libraries are built with (see deps.sh), the mosquitto
-# clients (see mosquitto.sh), foreign QUIC peers (see peers.sh). Otherwise this script says what is missing; what it
-# can do without it leaves out, but in CI (CI=true) that is a failure.
+# clients (see mosquitto.sh), foreign QUIC and HTTP/3 peers (see peers.sh). Otherwise this
+# script says what is missing; what it can do without it leaves out, but in CI
+# (CI=true) that is a failure. It ends with the conformance matrix of each build and
+# with the foreign peers, those that ran and those that did not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '%s\n' "$*" >&2; }
-heading() { say "" "== $* ($((SECONDS / 60))m$((SECONDS % 60))s)"; }
+heading() { printf '\n== %s (%dm%ds)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)) >&2; }
 
 # go_test TAGS ARGUMENT... runs tests with the race detector if it is there.
 race=-race
 go_test() { go test ${race:+"$race"} -shuffle=on -timeout 10m -tags "$1" "${@:2}"; }
 
+# What the summary is made of: foreign.TAGS and matrix.TAGS.
+results=
+
 # conformance TAGS runs package tests by itself, for the matrix that it prints.
 conformance() {
 	heading "conformance of every pair of engines, tags: ${1:-none}"
-	go_test "$1" -v ./tests | { grep -vE '^ *(=== |--- PASS)' || true; }
+	go_test "$1" -v ./tests | awk -v matrix="$results/matrix.${1:-none}" '
+		/^ *case +rows / { on = 1 }
+		on { print >matrix }
+		!on && !/^ *(=== |--- PASS)/
+		/^ *total skip / { on = 0 }'
+}
+
+# matrices and peers print the results, if there are any.
+matrices() {
+	local file
+	for file in "$results"/matrix.*; do
+		[ -e "$file" ] || continue
+		printf '\nconformance CLIENT-SERVER, tags: %s\n' "${file#*/matrix.}"
+		cat "$file"
+	done
+}
+
+# The outcome of tests with foreign peers is in lines "PEER OUTCOME".
+peers() {
+	local files=("$results"/foreign.*)
+	[ -e "${files[0]}" ] || return 0
+	printf '\nforeign peers, and the tests with them\n'
+	awk '
+		FNR == 1 { build = FILENAME; sub(/.*\/foreign\./, "", build); builds[++n] = build }
+		{ count[$1, build, $2]++; peers[$1] }
+		function cell(peer, build,   text) {
+			if (count[peer, build, "fail"]) text = text count[peer, build, "fail"] " FAILED "
+			if (count[peer, build, "skip"]) text = text count[peer, build, "skip"] " LEFT OUT "
+			if (count[peer, build, "pass"]) text = text count[peer, build, "pass"] " passed "
+			return text == "" ? "none" : text
+		}
+		END {
+			printf "    %-16s", "peer"
+			for (i = 1; i <= n; i++) printf " %-24s", "tags: " builds[i]
+			print ""
+			for (peer in peers) {
+				line = sprintf("    %-16s", peer)
+				for (i = 1; i <= n; i++) line = line sprintf(" %-24s", cell(peer, builds[i]))
+				print line | "sort"
+			}
+		}' "${files[@]}"
+}
+
+summary() {
+	local rc=$?
+	matrices
+	peers
+	rm -rf "$results"
+	if [ -n "$lacking" ]; then say "left out, because they could not be had:$lacking"; fi
+	if [ $rc = 0 ]; then heading "passed"; else heading "failed"; fi
 }
 
 need_go() {
@@ -53,23 +107,31 @@ need_compiler() {
 	fi
 }
 
-# need_mosquitto sets interop to the tag of tests/interop if its clients are there.
-need_mosquitto() {
+# need_foreign puts the foreign programs into PATH. The tests without theirs are
+# left out, but in CI this script ends.
+lacking=
+need_foreign() {
 	local found
-	if [ -n "${interop+set}" ]; then return; fi
-	interop=interop
+	if [ -n "${asked_foreign:-}" ]; then return; fi
+	asked_foreign=1
 	if found=$(build/mosquitto.sh); then
-		PATH="$found:$PATH"
-	elif [ "${CI:-}" = true ]; then
-		exit 1
+		PATH=$found:$PATH
 	else
-		say "left out: tests/interop"
-		interop=
-		return
+		lacking+=" the clients of mosquitto 2.1 (build/mosquitto.sh)"
 	fi
-	# The tests with a QUIC peer that is missing say so and are left out.
-	found=$(build/peers.sh) || [ "${CI:-}" != true ] || exit 1
-	PATH="${found:+$found:}$PATH"
+	found=$(build/peers.sh) || lacking+="${lacking:+,} foreign QUIC or HTTP/3 peers (build/peers.sh)"
+	PATH=${found:+$found:}$PATH
+	if [ -n "$lacking" ] && [ "${CI:-}" = true ]; then
+		say "CI runs the tests with foreign peers or fails, and these could not be had, for the reasons above:$lacking"
+		lacking=
+		exit 1
+	fi
+}
+
+# interop_test TAGS ARGUMENT... is go_test, with what the tests with foreign peers
+# say of themselves.
+interop_test() {
+	ANYQUIC_FOREIGN_LOG=$results/foreign.${1:-none} go_test "${1:+$1,}interop" "${@:2}"
 }
 
 # need_libraries builds or copies the C libraries into build/out.
@@ -93,12 +155,12 @@ test_format() {
 
 test_go() {
 	need_compiler
-	need_mosquitto
+	need_foreign
 	heading "the default build"
 	local list
-	list=$(go list -tags "$interop" ./... | grep -v '/tests$')
+	list=$(go list -tags interop ./... | grep -v '/tests$')
 	# shellcheck disable=SC2086 # package paths are words
-	go_test "$interop" $list
+	interop_test "" $list
 	conformance ""
 }
 
@@ -106,26 +168,26 @@ test_go() {
 # engine: the engine, and what runs on whichever engine the build has.
 packages() {
 	go list -test -tags "$1" -f '{{.ImportPath}} {{join .Deps " "}}' ./... |
-		awk '$1 ~ /\.test$/ && $1 !~ /\/tests\.test$/ && / github\.com\/anyquic\/anyquic\/ngtcp2(\/[^ ]*)?( |$)/ { sub(/\.test$/, "", $1); print $1 }'
+		awk '$1 ~ /\.test$/ && $1 !~ /\/tests\.test$/ && / github\.com\/anyquic\/anyquic\/(ngtcp2|nghttp3)(\/[^ ]*)?( |$)/ { sub(/\.test$/, "", $1); print $1 }'
 }
 
 test_native() {
 	need_libraries all
-	need_mosquitto
+	need_foreign
 	local wolfssl=ngtcp2,wolfssl list
 
 	heading "the native engine with OpenSSL, and all that runs on engines"
 	go vet -tags ngtcp2 ./...
 	list=$(packages ngtcp2)
 	# shellcheck disable=SC2086 # package paths are words
-	go_test "ngtcp2${interop:+,$interop}" $list ${interop:+./tests/interop}
+	interop_test ngtcp2 $list ./tests/interop
 	# What needs packets that are not encrypted, or assertions that fail.
 	go_test ngtcp2,fuzzplain ./ngtcp2/internal/capi
 	conformance ngtcp2
 
 	heading "the native engine with wolfSSL"
 	go vet -tags "$wolfssl" ./ngtcp2/... ./cmd/anyquic
-	go_test "$wolfssl" ./ngtcp2/...
+	go_test "$wolfssl" ./ngtcp2/... ./http3
 	go_test "$wolfssl,fuzzplain" ./ngtcp2/internal/capi
 	go_test "$wolfssl" -run 'README|EnginesAndVersion|Licences' ./cmd/anyquic
 	conformance "$wolfssl"
@@ -142,12 +204,18 @@ test_asan() {
 	heading "the native engine under AddressSanitizer"
 	# shellcheck source=build/asan.sh
 	. build/asan.sh
-	go test -asan -shuffle=on -timeout 10m -tags ngtcp2 ./ngtcp2/...
+	go test -asan -shuffle=on -timeout 10m -tags ngtcp2 ./ngtcp2/... ./nghttp3 ./http3
 	go test -asan -shuffle=on -timeout 10m -tags ngtcp2,fuzzplain ./ngtcp2/internal/capi
 	go test -asan -shuffle=on -timeout 10m -tags ngtcp2 -run '^TestConformance$/^ngtcp2-ngtcp2$' ./tests
 }
 
+case ${1:-all} in
+go | native | asan | all) ;;
+*) say "usage: build/test.sh [go|native|asan]"; exit 2 ;;
+esac
 need_go
+results=$(mktemp -d)
+trap summary EXIT
 case ${1:-all} in
 go)
 	test_format
@@ -166,6 +234,4 @@ all)
 		test_go
 	fi
 	;;
-*) say "usage: build/test.sh [go|native|asan]"; exit 2 ;;
 esac
-heading "passed"

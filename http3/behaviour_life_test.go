@@ -27,7 +27,7 @@ var lifeBehaviours = []behaviour{
 		started, ended := make(chan struct{}), make(chan struct{})
 		l.serve(func(w http.ResponseWriter, r *http.Request) {
 			close(started)
-			<-r.Context().Done()
+			gone(r)
 			close(ended)
 		})
 		ctx, cancel := context.WithCancel(l.Context())
@@ -42,7 +42,7 @@ var lifeBehaviours = []behaviour{
 	{"a client's deadline ends the request", func(l *lab) {
 		ended := make(chan struct{})
 		l.serve(func(w http.ResponseWriter, r *http.Request) {
-			<-r.Context().Done()
+			gone(r)
 			close(ended)
 		})
 		ctx, cancel := context.WithTimeout(l.Context(), time.Second)
@@ -55,7 +55,7 @@ var lifeBehaviours = []behaviour{
 		l.serve(func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, "x")
 			w.(http.Flusher).Flush()
-			<-r.Context().Done()
+			gone(r)
 		})
 		ctx, cancel := context.WithTimeout(l.Context(), time.Second)
 		defer cancel()
@@ -72,7 +72,7 @@ var lifeBehaviours = []behaviour{
 			for err == nil {
 				_, err = w.Write(make([]byte, 10_000))
 			}
-			<-r.Context().Done()
+			gone(r)
 			ended <- err
 		})
 		resp, err := l.http.Do(l.request("GET", "/", nil))
@@ -139,20 +139,26 @@ var lifeBehaviours = []behaviour{
 		require.Error(l, err)
 	}},
 	{"a request shorter than it said is an error", func(l *lab) {
+		begun, ended := make(chan struct{}), make(chan error, 1)
 		l.serve(func(w http.ResponseWriter, r *http.Request) {
-			_, err := io.ReadAll(r.Body)
-			require.Error(l, err)
+			_, err := io.ReadFull(r.Body, make([]byte, 5))
+			require.NoError(l, err)
+			close(begun)
+			_, err = io.ReadAll(r.Body)
+			ended <- err
 		})
-		req := l.request("POST", "/", io.MultiReader(strings.NewReader("hello")))
+		req := l.request("POST", "/", io.MultiReader(strings.NewReader("hello"), errReader{io.EOF, begun}))
 		req.ContentLength = 10
 		resp, err := l.http.Do(req)
 		if err == nil { // HTTP/2: the handler may answer first
 			require.Equal(l, "HTTP/2.0", l.proto)
 			resp.Body.Close()
 		}
+		require.Error(l, <-ended)
 	}},
 	{"a request longer than it said is an error", func(l *lab) {
 		l.serve(func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+		l.get("/")
 		req := l.request("POST", "/", io.MultiReader(strings.NewReader("hello")))
 		req.ContentLength = 3
 		resp, err := l.http.Do(req)
@@ -347,9 +353,6 @@ var lifeBehaviours = []behaviour{
 		close(done)
 	}},
 	{"a hundred requests go on at once", func(l *lab) {
-		if l.proto == "HTTP/1.1" {
-			l.http = nil // a connection each
-		}
 		var mu sync.Mutex
 		n := 0
 		all := make(chan struct{})
@@ -409,7 +412,7 @@ var lifeBehaviours = []behaviour{
 		started := make(chan struct{})
 		l.serve(func(w http.ResponseWriter, r *http.Request) {
 			close(started)
-			<-r.Context().Done()
+			gone(r)
 		})
 		go l.http.Do(l.request("GET", "/", nil))
 		<-started
@@ -423,7 +426,7 @@ var lifeBehaviours = []behaviour{
 		started, ended := make(chan struct{}), make(chan struct{})
 		l.serve(func(w http.ResponseWriter, r *http.Request) {
 			close(started)
-			<-r.Context().Done()
+			gone(r)
 			close(ended)
 		})
 		failed := make(chan error, 1)
@@ -500,7 +503,8 @@ var lifeBehaviours = []behaviour{
 		}
 	}},
 	{"an invalid field is not sent", func(l *lab) {
-		l.serve(func(w http.ResponseWriter, r *http.Request) { l.Error("the handler was called") })
+		l.serve(func(w http.ResponseWriter, r *http.Request) { require.Equal(l, "/good", r.URL.Path) })
+		l.get("/good")
 		for _, h := range []http.Header{{"a b": {"x"}}, {"A": {"x\ny"}}, {"A\n": {"x"}}} {
 			req := l.request("GET", "/", nil)
 			req.Header = h
@@ -538,7 +542,7 @@ var lifeBehaviours = []behaviour{
 	}},
 	{"TimeoutHandler answers for a slow handler", func(l *lab) {
 		h := http.TimeoutHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			<-r.Context().Done()
+			gone(r)
 		}), time.Second, "slow")
 		l.serve(h.ServeHTTP)
 		resp, body := l.get("/")
@@ -572,7 +576,7 @@ var lifeBehaviours = []behaviour{
 		}
 		trace := &httptrace.ClientTrace{
 			GetConn:              func(string) { step("get") },
-			GotConn:              func(i httptrace.GotConnInfo) { step(fmt.Sprint("got ", i.Reused)) },
+			GotConn:              func(i httptrace.GotConnInfo) { step(fmt.Sprint("got ", i.Conn.RemoteAddr(), i.Reused)) },
 			WroteHeaders:         func() { step("headers") },
 			WroteRequest:         func(httptrace.WroteRequestInfo) { step("request") },
 			GotFirstResponseByte: func() { step("response") },
@@ -581,7 +585,7 @@ var lifeBehaviours = []behaviour{
 			steps = nil
 			l.do(l.request("GET", "/", nil).WithContext(httptrace.WithClientTrace(l.Context(), trace)))
 			mu.Lock()
-			require.Equal(l, []string{"get", fmt.Sprint("got ", reused), "headers", "request", "response"}, steps)
+			require.Equal(l, []string{"get", fmt.Sprint("got ", serverAddr, " ", reused), "headers", "request", "response"}, steps)
 			mu.Unlock()
 		}
 	}},

@@ -48,6 +48,16 @@ var messageBehaviours = []behaviour{
 		require.Equal(l, "198.51.100.1<nil>truelocalhost"+serverAddr, strings.ReplaceAll(body, " ", ""))
 		require.True(l, resp.TLS.HandshakeComplete)
 	}},
+	{"both sides know the protocol that was negotiated", func(l *lab) {
+		l.serve(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, r.TLS.NegotiatedProtocol, r.ProtoMajor, r.ProtoMinor)
+		})
+		resp, body := l.get("/")
+		want := map[string]string{"HTTP/1.1": "http/1.11 1", "HTTP/2.0": "h22 0", "HTTP/3.0": "h33 0"}[l.proto]
+		require.Equal(l, want, body)
+		require.Equal(l, want, fmt.Sprint(resp.TLS.NegotiatedProtocol, resp.ProtoMajor, resp.ProtoMinor))
+		require.NotEmpty(l, resp.TLS.PeerCertificates)
+	}},
 	{"a GET has no body", func(l *lab) {
 		l.serve(func(w http.ResponseWriter, r *http.Request) {
 			_, err := r.Body.Read(make([]byte, 1))
@@ -131,6 +141,11 @@ var messageBehaviours = []behaviour{
 		l.serve(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
 		resp, _ := l.do(l.request("HEAD", "/", nil))
 		require.EqualValues(l, 5, resp.ContentLength)
+	}},
+	{"the length of a HEAD response that was not written is not known", func(l *lab) {
+		l.serve(func(w http.ResponseWriter, r *http.Request) {})
+		resp, _ := l.do(l.request("HEAD", "/", nil))
+		require.EqualValues(l, -1, resp.ContentLength)
 	}},
 	{"204 and 304 have no body", func(l *lab) {
 		l.serve(func(w http.ResponseWriter, r *http.Request) {
@@ -403,18 +418,45 @@ var messageBehaviours = []behaviour{
 		resp, _ := l.get("/")
 		require.Equal(l, 201, resp.StatusCode)
 		require.NotContains(l, resp.Header, "X-Late")
+		if l.proto != "HTTP/2.0" { // which says nothing
+			require.Contains(l, l.log.String(), "superfluous")
+		}
 	}},
 }
 
 func TestHTTPBehavesAsItDoes(t *testing.T) {
-	for _, b := range slices.Concat(messageBehaviours, lifeBehaviours) {
-		t.Run(b.name, func(t *testing.T) { versions(t, b.f) })
+	all := slices.Concat(messageBehaviours, fieldBehaviours, clientBehaviours, lifeBehaviours, limitBehaviours, toolBehaviours)
+	ran := make(map[string]int) // by stack
+	for _, b := range all {
+		t.Run(b.name, func(t *testing.T) {
+			versions(t, func(l *lab) {
+				ran[l.stack.String()]++
+				b.f(l)
+			})
+		})
 	}
+	names := make([]string, 0, len(ran))
+	cases := 0
+	for _, s := range stacks() {
+		if n := ran[s.String()]; n > 0 {
+			names = append(names, s.String())
+			cases += n
+		}
+	}
+	require.GreaterOrEqual(t, len(all), 80)
+	t.Logf("%d behaviours on %d stacks (%s): %d cases", len(all), len(names), strings.Join(names, ", "), cases)
 }
 
 // noBody reports whether b says that there is nothing to read. HTTP/2 has a type
 // of its own for that.
 func (l *lab) noBody(b io.ReadCloser) bool { return b == http.NoBody || l.proto == "HTTP/2.0" }
+
+// gone waits until the client has gone, and for what it does on its way: an HTTP/1.1
+// handler that returned at once could still complete the response.
+func gone(r *http.Request) {
+	<-r.Context().Done()
+	time.Sleep(time.Second) // of virtual time
+}
 
 // atEOF calls f before io.EOF is returned.
 type atEOF struct {

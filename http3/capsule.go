@@ -14,6 +14,15 @@ const CapsuleDatagram = 0x0
 // AppendCapsule appends a capsule (RFC 9297, Section 3.2).
 func AppendCapsule(dst []byte, typ uint64, value []byte) []byte { return appendFrame(dst, typ, value) }
 
+// AppendVarint appends an integer of up to 62 bits in QUIC's encoding (RFC 9000,
+// Section 16), which capsules and the heads of streams consist of. It panics if v
+// is larger.
+func AppendVarint(dst []byte, v uint64) []byte { return appendVarint(dst, v) }
+
+// ReadVarint reads an integer in QUIC's encoding. Where the bytes end within it
+// the error is io.ErrUnexpectedEOF.
+func ReadVarint(r io.ByteReader) (uint64, error) { return readVarint(r) }
+
 // ReadCapsule reads the head of the next capsule; what follows is its value,
 // which must be read before the next call. At the end of the stream, between
 // two capsules, it returns io.EOF.

@@ -219,7 +219,7 @@ func (t *Transport) conn(ctx context.Context, addr string) (_ *clientConn, reuse
 		return nil, false, e.err
 	}
 	if trace != nil && trace.GotConn != nil {
-		trace.GotConn(httptrace.GotConnInfo{Reused: reused})
+		trace.GotConn(httptrace.GotConnInfo{Conn: tracedConn{e.conn.qc}, Reused: reused})
 	}
 	return e.conn, reused, nil
 }

@@ -272,6 +272,9 @@ func (cc *clientConn) roundTrip(req *http.Request, late bool) (*http.Response, e
 		if err == nil && !st.ExtendedConnect {
 			err = errors.New("http3: the server does not support extended CONNECT")
 		}
+		if err == nil && cc.ext.ExtendedConnect != nil {
+			err = cc.ext.ExtendedConnect(cc.Conn, req)
+		}
 		if err != nil {
 			return nil, err
 		}

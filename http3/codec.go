@@ -20,7 +20,11 @@ import "github.com/anyquic/anyquic/transport"
 // must not be used any more.
 //
 // No codec announces blocked streams (SETTINGS_QPACK_BLOCKED_STREAMS is 0), so
-// what a request stream says is always complete when its bytes are.
+// what a request stream says is always complete when its bytes are; and no codec
+// refers to what the peer has not acknowledged, so nothing waits for what is written
+// to the encoder and the decoder stream: see unsent.
+//
+// What codecs differ in is the [compression] that a [framing] has.
 type codec interface {
 	// request starts a bidirectional stream.
 	request(id transport.StreamID) streamCodec
@@ -40,10 +44,18 @@ type codec interface {
 	// codec does not need.
 	pending(own ownStream, dst []byte) []byte
 
+	// unsent takes back the end of what pending returned for an encoder or decoder
+	// stream: it could not be written yet and is pending again.
+	unsent(own ownStream, p []byte)
+
 	// isPending reports whether anything is pending. It is asked after every
 	// call of another method, before what that returned is used, and costs next
 	// to nothing.
 	isPending() bool
+
+	// end frees what the codec has. It is called when the connection has ended,
+	// whatever else is going on; other methods may still be called.
+	end()
 }
 
 // A streamCodec is the framing of one bidirectional stream.

@@ -8,75 +8,125 @@ import (
 	"github.com/anyquic/anyquic/transport"
 )
 
-// A goCodec is the codec in Go. It has no dynamic table: it announces none, so
-// that the peer's encoder cannot use one, and needs none of its own.
-type goCodec struct {
-	cfg  codecConfig
-	said atomic.Bool // something is in out
+// A framing is the framing of a connection, in Go. Every codec is one, with the
+// compression that gives it its name.
+type framing struct {
+	cfg    codecConfig
+	said   *atomic.Bool // something is in out, or pending in fields
+	fields compression
 
 	mu        sync.Mutex
-	out       [ownStreams][]byte                  // guarded by mu
-	uni       map[transport.StreamID]*goUniStream // guarded by mu; those that are read
-	opened    [ownStreams]bool                    // by the peer; guarded by mu
-	goneAway  uint64                              // the peer's last GOAWAY, or maxVarint; guarded by mu
-	maxPushID uint64                              // the peer's last MAX_PUSH_ID; guarded by mu
+	out       []byte                            // for the control stream; guarded by mu
+	uni       map[transport.StreamID]*uniStream // guarded by mu; those that are read
+	opened    [ownStreams]bool                  // by the peer; guarded by mu
+	goneAway  uint64                            // the peer's last GOAWAY, or maxVarint; guarded by mu
+	maxPushID uint64                            // the peer's last MAX_PUSH_ID; guarded by mu
 }
 
-func newGoCodec(cfg codecConfig) *goCodec {
-	c := &goCodec{cfg: cfg, uni: make(map[transport.StreamID]*goUniStream), goneAway: maxVarint}
+// A compression is the field compression of a connection (RFC 9204).
+//
+// It locks for itself, but for what is said of setPeer and of the streams. It never
+// refers to the dynamic table before the peer has acknowledged the entry.
+type compression interface {
+	// capacity is the dynamic table that the peer's encoder may fill, in bytes:
+	// SETTINGS_QPACK_MAX_TABLE_CAPACITY.
+	capacity() uint64
+
+	// appendFields appends a HEADERS frame for a stream.
+	appendFields(dst []byte, id transport.StreamID, fields []field) []byte
+
+	// decodeFields appends the fields of a section that is complete. It stops at
+	// the field that exceeds limit, so that a small section cannot become large.
+	decodeFields(dst []field, id transport.StreamID, p []byte, limit uint64) ([]field, error)
+
+	// cancel says that nothing more of the stream will be decoded.
+	cancel(id transport.StreamID)
+
+	// setPeer is told the capacity that the peer allows, with the peer's settings,
+	// and encoderStream and decoderStream what arrives on these streams of the
+	// peer. One of the three at a time.
+	setPeer(capacity uint64) error
+	encoderStream(p []byte) error
+	decoderStream(p []byte) error
+
+	// pending and unsent are as those of a codec.
+	pending(own ownStream, dst []byte) []byte
+	unsent(own ownStream, p []byte)
+
+	// end frees what there is; afterwards there is no dynamic table.
+	end()
+}
+
+// newFraming makes the codec whose compression is fields, which sets said when it
+// has something pending.
+func newFraming(cfg codecConfig, said *atomic.Bool, fields compression) *framing {
+	c := &framing{cfg: cfg, said: said, fields: fields, uni: make(map[transport.StreamID]*uniStream), goneAway: maxVarint}
+	var settings []byte
+	if n := fields.capacity(); n > 0 {
+		settings = appendVarint(appendVarint(settings, settingMaxTableCapacity), n)
+	}
 	// https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
-	c.out[ownControl] = appendFrame(appendVarint(nil, streamControl), frameSettings, cfg.settings.append(nil))
+	c.out = appendFrame(appendVarint(nil, streamControl), frameSettings, cfg.settings.append(settings))
 	c.said.Store(true)
 	return c
 }
 
-func (c *goCodec) request(transport.StreamID) streamCodec { return &goStream{cfg: &c.cfg} }
+func (c *framing) request(id transport.StreamID) streamCodec {
+	return &bidiStream{cfg: &c.cfg, compression: c.fields, id: id}
+}
 
-func (c *goCodec) goAway(id uint64) {
+func (c *framing) goAway(id uint64) {
 	c.say(frameGoAway, appendVarint(nil, id))
 }
 
-func (c *goCodec) priorityUpdate(id transport.StreamID, value string) {
+func (c *framing) priorityUpdate(id transport.StreamID, value string) {
 	c.say(framePriorityUpdate, append(appendVarint(nil, uint64(id)), value...))
 }
 
-func (c *goCodec) pending(own ownStream, dst []byte) []byte {
+func (c *framing) pending(own ownStream, dst []byte) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	dst = append(dst, c.out[own]...)
-	c.out[own] = nil
-	if own == ownControl {
-		c.said.Store(false)
+	if own != ownControl {
+		return c.fields.pending(own, dst)
 	}
+	c.said.Store(false) // the control stream is asked first
+	dst = append(dst, c.out...)
+	c.out = nil
 	return dst
 }
 
-func (c *goCodec) isPending() bool { return c.said.Load() }
-
-// say puts a frame on the control stream, the only one that this codec needs.
-func (c *goCodec) say(typ uint64, payload []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.out[ownControl] = appendFrame(c.out[ownControl], typ, payload)
+func (c *framing) unsent(own ownStream, p []byte) {
+	c.fields.unsent(own, p)
 	c.said.Store(true)
 }
 
-// A goUniStream is a unidirectional stream of the peer.
-type goUniStream struct {
-	known   bool // typ was read
-	num     varintReader
-	typ     uint64
-	frames  frameReader // streamControl
-	begun   bool        // streamControl: a frame was seen
-	decoder decoderStreamReader
+func (c *framing) end() { c.fields.end() }
+
+func (c *framing) isPending() bool { return c.said.Load() }
+
+// say puts a frame on the control stream.
+func (c *framing) say(typ uint64, payload []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out = appendFrame(c.out, typ, payload)
+	c.said.Store(true)
 }
 
-func (c *goCodec) receiveUni(id transport.StreamID, p []byte, fin bool, ev []event) ([]event, error) {
+// A uniStream is a unidirectional stream of the peer.
+type uniStream struct {
+	known  bool // typ was read
+	num    varintReader
+	typ    uint64
+	frames frameReader // streamControl
+	begun  bool        // streamControl: a frame was seen
+}
+
+func (c *framing) receiveUni(id transport.StreamID, p []byte, fin bool, ev []event) ([]event, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.uni[id]
 	if s == nil {
-		s = new(goUniStream)
+		s = new(uniStream)
 		c.uni[id] = s
 	}
 	if fin {
@@ -104,9 +154,9 @@ func (c *goCodec) receiveUni(id transport.StreamID, p []byte, fin bool, ev []eve
 	case streamControl:
 		ev, err = c.control(s, p, ev)
 	case streamEncoder:
-		err = encoderStreamReader{}.receive(p)
+		err = c.fields.encoderStream(p)
 	case streamDecoder:
-		err = s.decoder.receive(p)
+		err = c.fields.decoderStream(p)
 	default:
 		delete(c.uni, id)
 		return append(ev, event{kind: eventIgnored, id: s.typ}), nil
@@ -120,7 +170,7 @@ func (c *goCodec) receiveUni(id transport.StreamID, p []byte, fin bool, ev []eve
 }
 
 // open accounts for a stream whose type is known now.
-func (c *goCodec) open(typ uint64) (taken bool, _ error) {
+func (c *framing) open(typ uint64) (taken bool, _ error) {
 	var own ownStream
 	switch typ {
 	case streamControl:
@@ -148,7 +198,7 @@ func (c *goCodec) open(typ uint64) (taken bool, _ error) {
 }
 
 // control reads the control stream.
-func (c *goCodec) control(s *goUniStream, p []byte, ev []event) ([]event, error) {
+func (c *framing) control(s *uniStream, p []byte, ev []event) ([]event, error) {
 	for {
 		r := &s.frames
 		if r.state != framePayload {
@@ -184,7 +234,7 @@ func (c *goCodec) control(s *goUniStream, p []byte, ev []event) ([]event, error)
 
 // collected reports whether frames of the type mean anything on a control
 // stream.
-func (c *goCodec) collected(typ uint64) bool {
+func (c *framing) collected(typ uint64) bool {
 	switch typ {
 	case frameSettings, frameGoAway, frameMaxPushID, frameCancelPush, framePriorityUpdate, framePriorityUpdatePush:
 		return true
@@ -193,7 +243,7 @@ func (c *goCodec) collected(typ uint64) bool {
 }
 
 // checkControlFrame checks what does not depend on the payload.
-func (c *goCodec) checkControlFrame(s *goUniStream, typ, length uint64) error {
+func (c *framing) checkControlFrame(s *uniStream, typ, length uint64) error {
 	first := !s.begun
 	s.begun = true
 	switch {
@@ -203,6 +253,8 @@ func (c *goCodec) checkControlFrame(s *goUniStream, typ, length uint64) error {
 	case !first && typ == frameSettings:
 		// https://www.rfc-editor.org/rfc/rfc9114#section-7.2.4
 		return connError(ErrFrameUnexpected, "second SETTINGS")
+	case c.cfg.takeBidi != nil && c.cfg.takeBidi(typ):
+		return connError(ErrFrame, "start of a stream of type %#x on the control stream", typ)
 	case typ == frameData, typ == frameHeaders, typ == framePushPromise, reservedFrame(typ):
 		// https://www.rfc-editor.org/rfc/rfc9114#section-7.2
 		return connError(ErrFrameUnexpected, "frame of type %#x on the control stream", typ)
@@ -216,11 +268,13 @@ func (c *goCodec) checkControlFrame(s *goUniStream, typ, length uint64) error {
 	return nil
 }
 
-func (c *goCodec) controlFrame(typ uint64, payload []byte) (e event, found bool, err error) {
+func (c *framing) controlFrame(typ uint64, payload []byte) (e event, found bool, err error) {
 	switch typ {
 	case frameSettings:
 		e.kind = eventSettings
-		e.peer, err = parseSettings(payload)
+		if e.peer, err = parseSettings(payload); err == nil {
+			err = c.fields.setPeer(tableCapacity(payload))
+		}
 		return e, err == nil, err
 	case frameGoAway:
 		e.kind = eventGoAway
@@ -260,7 +314,7 @@ func (c *goCodec) controlFrame(typ uint64, payload []byte) (e event, found bool,
 
 // https://www.rfc-editor.org/rfc/rfc9114#section-5.2
 // https://www.rfc-editor.org/rfc/rfc9114#section-7.2.6
-func (c *goCodec) receiveGoAway(payload []byte) (uint64, error) {
+func (c *framing) receiveGoAway(payload []byte) (uint64, error) {
 	id, err := oneVarint("GOAWAY", payload)
 	switch {
 	case err != nil:
@@ -274,14 +328,17 @@ func (c *goCodec) receiveGoAway(payload []byte) (uint64, error) {
 	return id, nil
 }
 
-// A goStream is the framing of a bidirectional stream.
-type goStream struct {
-	cfg     *codecConfig
-	frames  frameReader
-	begun   bool // a frame type was read
-	state   messageState
-	connect bool    // client: the request is CONNECT
-	fields  []field // of the events of the last receive
+// A bidiStream is the framing of a bidirectional stream.
+type bidiStream struct {
+	cfg         *codecConfig
+	compression compression
+	id          transport.StreamID
+	frames      frameReader
+	begun       bool // a frame type was read
+	state       messageState
+	connect     bool        // client: the request is CONNECT
+	ended       atomic.Bool // there is nothing more to decode
+	fields      []field     // of the events of the last receive
 }
 
 // messageState is how far the peer's message is.
@@ -296,21 +353,25 @@ const (
 	afterTrailers
 )
 
-func (s *goStream) close() {}
+func (s *bidiStream) close() {
+	if !s.ended.Load() {
+		s.compression.cancel(s.id)
+	}
+}
 
-func (s *goStream) appendHeaders(dst []byte, fields []field) []byte {
+func (s *bidiStream) appendHeaders(dst []byte, fields []field) []byte {
 	if s.cfg.client && len(fields) > 0 && fields[0] == (field{":method", "CONNECT"}) {
 		s.connect = true
 	}
-	return appendFields(dst, fields)
+	return s.compression.appendFields(dst, s.id, fields)
 }
 
-func (s *goStream) appendData(dst []byte, n int) []byte {
+func (s *bidiStream) appendData(dst []byte, n int) []byte {
 	dst = appendVarint(dst, frameData)
 	return appendVarint(dst, uint64(n))
 }
 
-func (s *goStream) receive(p []byte, fin bool, ev []event) ([]event, error) {
+func (s *bidiStream) receive(p []byte, fin bool, ev []event) ([]event, error) {
 	r := &s.frames
 	s.fields = s.fields[:0]
 	if !s.begun {
@@ -318,6 +379,7 @@ func (s *goStream) receive(p []byte, fin bool, ev []event) ([]event, error) {
 		if r.typ, p, ok = r.num.read(p); ok {
 			s.begun = true
 			if s.cfg.takeBidi != nil && s.cfg.takeBidi(r.typ) {
+				s.ended.Store(true)
 				return append(ev, event{kind: eventTaken, id: r.typ, data: p}), nil
 			}
 			r.state = frameLength
@@ -327,6 +389,7 @@ func (s *goStream) receive(p []byte, fin bool, ev []event) ([]event, error) {
 	if err != nil || !fin {
 		return ev, err
 	}
+	s.ended.Store(true)
 	switch {
 	case !r.between():
 		// https://www.rfc-editor.org/rfc/rfc9114#section-7.1
@@ -340,7 +403,7 @@ func (s *goStream) receive(p []byte, fin bool, ev []event) ([]event, error) {
 	return append(ev, event{kind: eventEnd}), nil
 }
 
-func (s *goStream) receiveFrames(p []byte, ev []event) ([]event, error) {
+func (s *bidiStream) receiveFrames(p []byte, ev []event) ([]event, error) {
 	r := &s.frames
 	for {
 		if r.state != framePayload {
@@ -381,7 +444,7 @@ func (s *goStream) receiveFrames(p []byte, ev []event) ([]event, error) {
 //
 // https://www.rfc-editor.org/rfc/rfc9114#section-4.1
 // https://www.rfc-editor.org/rfc/rfc9114#section-7.2
-func (s *goStream) checkFrame() error {
+func (s *bidiStream) checkFrame() error {
 	r := &s.frames
 	switch r.typ {
 	case frameData:
@@ -407,14 +470,17 @@ func (s *goStream) checkFrame() error {
 		if reservedFrame(r.typ) {
 			return connError(ErrFrameUnexpected, "frame of type %#x", r.typ)
 		}
+		if s.cfg.takeBidi != nil && s.cfg.takeBidi(r.typ) {
+			return connError(ErrFrame, "start of a stream of type %#x within another", r.typ)
+		}
 	}
 	return nil
 }
 
 // headers decodes a field section and decides what it is.
-func (s *goStream) headers(payload []byte) (event, error) {
+func (s *bidiStream) headers(payload []byte) (event, error) {
 	start := len(s.fields)
-	all, err := decodeFields(s.fields, payload, s.cfg.settings.maxFieldSection())
+	all, err := s.compression.decodeFields(s.fields, s.id, payload, s.cfg.settings.maxFieldSection())
 	if err != nil {
 		return event{}, err
 	}

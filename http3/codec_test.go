@@ -95,13 +95,33 @@ func verdict(err error) string {
 	return fmt.Sprint(codeName(e.Code), e.Conn)
 }
 
-func feedRequest(client bool, p []byte, piece int) string {
-	s := newGoCodec(testConfig(client)).request(0)
+// mustMake makes a codec, which has to be ended.
+func (k *codecKind) mustMake(cfg codecConfig) codec {
+	c, err := k.make(cfg)
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// eachCodec runs f for each codec of the build.
+func eachCodec(t *testing.T, f func(*testing.T, *codecKind)) {
+	for _, k := range codecs {
+		t.Run(k.info.Name, func(t *testing.T) { f(t, &k) })
+	}
+}
+
+func feedRequest(k *codecKind, client bool, p []byte, piece int) string {
+	c := k.mustMake(testConfig(client))
+	defer c.end()
+	s := c.request(0)
+	defer s.close()
 	return feed(p, piece, func(p []byte, fin bool) ([]event, error) { return s.receive(p, fin, nil) })
 }
 
-func feedUni(client bool, p []byte, piece int) string {
-	c := newGoCodec(testConfig(client))
+func feedUni(k *codecKind, client bool, p []byte, piece int) string {
+	c := k.mustMake(testConfig(client))
+	defer c.end()
 	return feed(p, piece, func(p []byte, fin bool) ([]event, error) { return c.receiveUni(3, p, fin, nil) })
 }
 
@@ -127,9 +147,11 @@ func TestACodecReadsWhatACodecWrites(t *testing.T) {
 		"data:hello world\n"+
 		"1 [{x-sum 1}] 0 \"\" {MaxFieldSection:0 ExtendedConnect:false Datagrams:false Other:map[]}\n"+
 		"3 [] 0 \"\" {MaxFieldSection:0 ExtendedConnect:false Datagrams:false Other:map[]}\nok", requestFields)
-	for _, piece := range []int{1, 2, 3, 7, 1000} {
-		require.Equal(t, want, feedRequest(false, exampleRequest(), piece))
-	}
+	eachCodec(t, func(t *testing.T, k *codecKind) {
+		for _, piece := range []int{1, 2, 3, 7, 1000} {
+			require.Equal(t, want, feedRequest(k, false, exampleRequest(), piece))
+		}
+	})
 }
 
 func TestAControlStreamMayComeInPieces(t *testing.T) {
@@ -137,16 +159,21 @@ func TestAControlStreamMayComeInPieces(t *testing.T) {
 		"6 [] 4 \"u=1, i\" {MaxFieldSection:0 ExtendedConnect:false Datagrams:false Other:map[]}\n" +
 		"5 [] 1048576 \"\" {MaxFieldSection:0 ExtendedConnect:false Datagrams:false Other:map[]}\n" +
 		"H3_CLOSED_CRITICAL_STREAMtrue"
-	for _, piece := range []int{1, 2, 3, 7, 1000} {
-		require.Equal(t, want, feedUni(false, exampleControl(), piece))
-	}
+	eachCodec(t, func(t *testing.T, k *codecKind) {
+		for _, piece := range []int{1, 2, 3, 7, 1000} {
+			require.Equal(t, want, feedUni(k, false, exampleControl(), piece))
+		}
+	})
 }
 
 func TestAStreamOfTheServerThatIsCancelledIsNoError(t *testing.T) {
-	c := newGoCodec(testConfig(false))
-	ev, err := c.receiveUni(2, nil, true, nil)
-	require.NoError(t, err)
-	require.Empty(t, ev)
+	eachCodec(t, func(t *testing.T, k *codecKind) {
+		c := k.mustMake(testConfig(false))
+		defer c.end()
+		ev, err := c.receiveUni(2, nil, true, nil)
+		require.NoError(t, err)
+		require.Empty(t, ev)
+	})
 }
 
 func TestIntegersHaveFourLengths(t *testing.T) {
@@ -192,8 +219,10 @@ func FuzzRequestStream(f *testing.F) {
 		if piece < 1 {
 			return
 		}
-		whole, parts := feedRequest(client, p, max(len(p), 1)), feedRequest(client, p, piece)
-		require.Equal(t, whole, parts, "it does not matter how the bytes are cut")
+		for _, k := range codecs {
+			whole, parts := feedRequest(&k, client, p, max(len(p), 1)), feedRequest(&k, client, p, piece)
+			require.Equal(t, whole, parts, "it does not matter how the bytes are cut")
+		}
 	})
 }
 
@@ -206,8 +235,10 @@ func FuzzUniStream(f *testing.F) {
 		if piece < 1 {
 			return
 		}
-		whole, parts := feedUni(client, p, max(len(p), 1)), feedUni(client, p, piece)
-		require.Equal(t, whole, parts, "it does not matter how the bytes are cut")
+		for _, k := range codecs {
+			whole, parts := feedUni(&k, client, p, max(len(p), 1)), feedUni(&k, client, p, piece)
+			require.Equal(t, whole, parts, "it does not matter how the bytes are cut")
+		}
 	})
 }
 
@@ -277,32 +308,4 @@ func FuzzPriority(f *testing.F) {
 		require.LessOrEqual(t, p.Urgency, uint8(7))
 		require.Equal(t, p, parsePriority(formatPriority(p)))
 	})
-}
-
-func BenchmarkDecodeRequest(b *testing.B) {
-	p := appendFields(nil, requestFields)
-	b.ReportAllocs()
-	var ev []event
-	c := newGoCodec(testConfig(false))
-	for b.Loop() {
-		s := c.request(0)
-		var err error
-		if ev, err = s.receive(p, true, ev[:0]); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := parseRequest(ev[0].fields, true); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkEncodeResponse(b *testing.B) {
-	fields := []field{{":status", "200"}, {"content-type", "text/plain; charset=utf-8"}, {"content-length", "1024"}, {"date", "Sat, 01 Jan 2000 00:00:00 GMT"}}
-	b.ReportAllocs()
-	var dst []byte
-	s := newGoCodec(testConfig(false)).request(0)
-	for b.Loop() {
-		dst = s.appendHeaders(dst[:0], fields)
-		dst = s.appendData(dst, 1024)
-	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,8 +35,19 @@ type Extensions struct {
 	UniStreams map[uint64]func(*Conn, transport.ReceiveStream)
 
 	// BidiStreams take over the bidirectional streams that the peer opened and
-	// that do not start with a HEADERS frame, by what they start with.
+	// that do not start with a HEADERS frame, by what they start with. That
+	// anywhere else is an error of the connection (H3_FRAME_ERROR).
 	BidiStreams map[uint64]func(*Conn, transport.Stream)
+
+	// NewConn is called once for each connection, before anything is read from
+	// it, and may call SetValue. It must not block.
+	NewConn func(*Conn)
+
+	// ExtendedConnect is called in a client before an extended CONNECT is sent,
+	// when the connection is chosen and the server's settings are known. It may
+	// set the ":protocol" in the request's Header. An error is that of RoundTrip.
+	// If the request is sent once more, it is called once more.
+	ExtendedConnect func(*Conn, *http.Request) error
 }
 
 // A Conn is an HTTP/3 connection.
@@ -44,11 +57,14 @@ type Conn struct {
 	codec  codec
 	ext    *Extensions
 
+	codecName string // of codecs
+
 	settled chan struct{} // closed when peer is set
 	peer    Settings      // of the peer
 
-	ownMu sync.Mutex // held while the own streams are written
-	own   [ownStreams]transport.SendStream
+	ownLock chan struct{} // has a value while the own streams are written
+	own     [ownStreams]transport.SendStream
+	late    late
 
 	onGoAway   func(id uint64)               // client
 	onPriority func(id uint64, value string) // server
@@ -56,13 +72,20 @@ type Conn struct {
 	tlsState  atomic.Pointer[tls.ConnectionState] // nil before the handshake is complete
 	datagrams datagrams
 	wg        sync.WaitGroup // of the goroutines that the connection's end ends
+
+	values    sync.Map      // of extensions
+	draining  chan struct{} // closed when one side has announced the end
+	drainOnce sync.Once
 }
 
 // newConn takes over qc. start must be called next.
 func newConn(qc transport.Conn, client bool, maxFieldSection uint64, ext *Extensions) *Conn {
-	c := &Conn{qc: qc, client: client, ext: ext, settled: make(chan struct{})}
+	c := &Conn{
+		qc: qc, client: client, ext: ext, ownLock: make(chan struct{}, 1),
+		settled: make(chan struct{}), draining: make(chan struct{}),
+	}
 	c.datagrams.on = qc.State().MaxDatagram > 0
-	c.codec = newGoCodec(codecConfig{
+	c.codec, c.codecName = newCodec(codecConfig{
 		client: client,
 		settings: Settings{
 			MaxFieldSection: maxFieldSection,
@@ -73,6 +96,9 @@ func newConn(qc transport.Conn, client bool, maxFieldSection uint64, ext *Extens
 		takeUni:  func(t uint64) bool { return ext.UniStreams[t] != nil },
 		takeBidi: func(t uint64) bool { return ext.BidiStreams[t] != nil },
 	})
+	if ext.NewConn != nil {
+		ext.NewConn(c)
+	}
 	return c
 }
 
@@ -84,7 +110,11 @@ func (c *Conn) start() {
 			c.lost(err)
 		}
 	})
-	c.wg.Go(c.acceptUni)
+	c.wg.Go(func() {
+		c.acceptUni()
+		c.endLate() // the connection has ended
+		c.codec.end()
+	})
 	if c.datagrams.on {
 		c.wg.Go(c.receiveDatagrams)
 	}
@@ -93,6 +123,24 @@ func (c *Conn) start() {
 // Transport returns the QUIC connection. Its streams that carry HTTP/3 must be
 // left alone.
 func (c *Conn) Transport() transport.Conn { return c.qc }
+
+// SetValue keeps a value with the connection, for an extension; Value returns it,
+// or nil. Keys are compared as in [context.WithValue].
+func (c *Conn) SetValue(key, value any) { c.values.Store(key, value) }
+
+// Value returns what SetValue was called with.
+func (c *Conn) Value(key any) any {
+	v, _ := c.values.Load(key)
+	return v
+}
+
+// Draining returns a channel that is closed when either side has sent a GOAWAY:
+// what the connection carries should come to its end.
+//
+// https://www.rfc-editor.org/rfc/rfc9114#section-5.2
+func (c *Conn) Draining() <-chan struct{} { return c.draining }
+
+func (c *Conn) drain() { c.drainOnce.Do(func() { close(c.draining) }) }
 
 // tls returns what the handshake negotiated. Nobody may modify it.
 func (c *Conn) tls() *tls.ConnectionState {
@@ -147,9 +195,19 @@ func (c *Conn) lost(err error) {
 	c.fail(connError(ErrInternal, "%v", err))
 }
 
-// criticalWrite bounds the time that the peer may leave a few bytes on its
-// control stream unread.
-const criticalWrite = 30 * time.Second
+const (
+	// criticalWrite bounds the time that the peer may leave this side without a
+	// control stream, or a few bytes on that unread.
+	criticalWrite = 30 * time.Second
+
+	// compressionWrite bounds the time that is waited for flow control on an
+	// encoder or decoder stream. Nothing depends on what these say, so that the
+	// rest can go with what comes later; waiting could be for ever, while
+	// messages have used up the connection's credit.
+	//
+	// https://www.rfc-editor.org/rfc/rfc9204#section-2.1.3
+	compressionWrite = time.Millisecond
+)
 
 // send calls f, which gives the codec something to say on an own stream, and
 // writes that.
@@ -167,8 +225,8 @@ func (c *Conn) flush() error {
 	if !c.codec.isPending() {
 		return nil
 	}
-	c.ownMu.Lock()
-	defer c.ownMu.Unlock()
+	c.ownLock <- struct{}{}
+	defer func() { <-c.ownLock }()
 	var buf [256]byte
 	for own := range ownStreams {
 		p := c.codec.pending(own, buf[:0])
@@ -178,20 +236,38 @@ func (c *Conn) flush() error {
 		s := c.own[own]
 		if s == nil {
 			var err error
-			if s, err = c.qc.OpenUniStream(c.qc.Context()); err != nil {
+			if s, err = c.openOwn(); err != nil {
 				return err
 			}
 			s.SetPriority(transport.PriorityCritical)
 			c.own[own] = s
 		}
-		if err := s.SetWriteDeadline(time.Now().Add(criticalWrite)); err != nil {
+		patience := criticalWrite
+		if own != ownControl {
+			patience = compressionWrite
+		}
+		if err := s.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 			return err
 		}
-		if _, err := s.Write(p); err != nil {
+		n, err := s.Write(p)
+		if own != ownControl && errors.Is(err, os.ErrDeadlineExceeded) {
+			c.codec.unsent(own, p[n:])
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// openOwn opens an own stream. The peer must allow it at once.
+//
+// https://www.rfc-editor.org/rfc/rfc9114#section-6.2
+func (c *Conn) openOwn() (transport.SendStream, error) {
+	ctx, cancel := context.WithTimeout(c.qc.Context(), criticalWrite)
+	defer cancel()
+	return c.qc.OpenUniStream(ctx)
 }
 
 // acceptUni starts a goroutine for each unidirectional stream of the peer, as
@@ -248,6 +324,7 @@ func (c *Conn) handle(e event) {
 		c.peer = e.peer
 		close(c.settled)
 	case eventGoAway:
+		c.drain()
 		if c.onGoAway != nil {
 			c.onGoAway(e.id)
 		}

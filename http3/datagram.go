@@ -141,6 +141,16 @@ func (s *Stream) SendDatagram(p []byte) error {
 	return wrap(c.qc.SendDatagram(append(b, p...)))
 }
 
+// PutDatagram makes ReceiveDatagram return a message that came in a capsule of
+// type [CapsuleDatagram]. The Stream owns the slice.
+//
+// https://www.rfc-editor.org/rfc/rfc9297#section-3.5
+func (s *Stream) PutDatagram(p []byte) {
+	if s.datagrams.ready != nil {
+		s.datagrams.put(p)
+	}
+}
+
 // ReceiveDatagram returns the next message. The caller owns the slice. Messages
 // that arrive while 64 of them wait push out the oldest. Only streams of a
 // CONNECT request receive.

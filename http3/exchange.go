@@ -52,7 +52,7 @@ type exchange struct {
 	timer    *time.Timer // of ResponseHeaderTimeout; guarded by mu
 	headSeen bool        // guarded by mu
 
-	bodyRead atomic.Bool // the request's body was touched
+	bodyRead atomic.Bool // the request's body was touched, or must not be any more
 	bodySent atomic.Bool // and all is written
 }
 
@@ -114,7 +114,8 @@ func (x *exchange) run() (*http.Response, error) {
 			return resp, nil
 		}
 	}
-	if !x.bodyRead.Load() {
+	untouched := x.bodyRead.CompareAndSwap(false, true) // sendBody may be about to start
+	if untouched {
 		x.bodySent.Store(true) // leaves the body for another attempt
 		x.s.abort(ErrRequestCancelled)
 	}
@@ -127,7 +128,7 @@ func (x *exchange) run() (*http.Response, error) {
 		err:      x.reason(err),
 		rejected: x.s.rejected.Load() || e != nil && e.Remote && !e.Conn && e.Code == ErrRequestRejected,
 		noHead:   noHead,
-		bodyRead: x.bodyRead.Load(),
+		bodyRead: !untouched,
 	}
 }
 
@@ -207,8 +208,9 @@ func (x *exchange) fields() ([]field, error) {
 	if x.method() == http.MethodConnect && !x.extended() {
 		fields = append(fields, field{":authority", host})
 	} else {
-		path := req.URL.RequestURI()
-		if !strings.HasPrefix(path, "/") && path != "*" {
+		// An opaque URL may say the authority once more, as in net/http.
+		path := strings.TrimPrefix(req.URL.RequestURI(), "https://"+host)
+		if !strings.HasPrefix(path, "/") && path != "*" || !validFieldText(path) {
 			return nil, fmt.Errorf("http3: invalid request path %q", path)
 		}
 		fields = append(fields, field{":scheme", "https"}, field{":authority", host}, field{":path", path})
@@ -280,7 +282,10 @@ func (x *exchange) sendBody() {
 		x.wroteRequest(errClosed)
 		return
 	}
-	x.bodyRead.Store(true)
+	if !x.bodyRead.CompareAndSwap(false, true) { // run has given it back
+		x.wroteRequest(errClosed)
+		return
+	}
 	err := x.copyBody()
 	if err == nil {
 		if x.method() != http.MethodConnect {
@@ -457,7 +462,8 @@ func (x *exchange) response(h *responseHead) *http.Response {
 	switch {
 	case x.method() == http.MethodHead, h.status == http.StatusNoContent, h.status == http.StatusNotModified:
 		resp.Body = http.NoBody
-		x.cc.wg.Go(func() { // ends with the stream
+		x.s.counter.declared = 0 // https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1
+		x.cc.wg.Go(func() {      // ends with the stream
 			_, _ = io.Copy(io.Discard, x.s) // nobody is interested
 			x.finish()
 		})
@@ -524,7 +530,7 @@ func (b *responseBody) Close() error {
 		return nil
 	}
 	if b.x.tunnel {
-		b.x.s.CancelWrite(ErrRequestCancelled) // nothing after Stream.Close
+		b.x.s.cancelUnclosed(ErrRequestCancelled)
 	}
 	b.x.s.CancelRead(ErrRequestCancelled) // nothing after io.EOF
 	b.x.finish()

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -289,6 +290,19 @@ func TestEarlyRequests(t *testing.T) {
 				require.Equal(t, tt.want, strings.Join(saw, " "))
 			})
 		})
+	}
+}
+
+// A gateway that passes on an early request says so (RFC 8470, Section 5.1).
+func TestARequestThatWasEarlyAtAGatewayIsRejected(t *testing.T) {
+	for value, want := range map[string]int{"": 200, "1": 425} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		if value != "" {
+			r.Header.Set("Early-Data", value)
+		}
+		w := httptest.NewRecorder()
+		http3.RejectEarly(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+		require.Equal(t, want, w.Code)
 	}
 }
 

@@ -17,6 +17,13 @@
 // open streams of their own, as WebTransport does, register for them in
 // [Extensions].
 //
+// # Codecs
+//
+// The framing is the same in every build. The compression of heads is without a
+// dynamic table in Go, and with one by libnghttp3 where the build has that: see
+// [Codecs] and [Conn.Codec]. Nothing else depends on it, and there is nothing to
+// choose.
+//
 // # Limits
 //
 // What a peer can make this side hold is bounded by the windows and stream limits

@@ -3,21 +3,25 @@ package http3_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
+	"path"
+	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyquic/anyquic/http3"
+	"github.com/anyquic/anyquic/internal/pipenet"
 	"github.com/anyquic/anyquic/internal/testcert"
 	"github.com/anyquic/anyquic/transport"
 	"github.com/anyquic/anyquic/transport/engine"
@@ -26,6 +30,7 @@ import (
 
 const (
 	serverAddr = "192.0.2.1:443"
+	clientAddr = "198.51.100.1:50000"
 	oneWay     = 10 * time.Millisecond
 	authority  = "localhost"
 	url        = "https://" + authority
@@ -44,31 +49,59 @@ type clientConfig struct {
 	disableCompression                   bool
 }
 
-// A lab is a server and a client of one HTTP version, in virtual time.
-type lab struct {
-	*testing.T
+// A stack is a version of HTTP and what it is made of.
+type stack struct {
 	proto  string              // "HTTP/1.1", "HTTP/2.0", "HTTP/3.0"
 	engine transport.Transport // of HTTP/3
+	codec  string              // of HTTP/3
+}
+
+// stacks returns every version of HTTP, and HTTP/3 on every engine of the build with
+// every codec of the build.
+func stacks() []stack {
+	all := []stack{{proto: "HTTP/1.1"}, {proto: "HTTP/2.0"}}
+	for _, e := range engine.All() {
+		for _, c := range http3.Codecs() {
+			all = append(all, stack{"HTTP/3.0", e, c.Name})
+		}
+	}
+	return all
+}
+
+func (s stack) String() string {
+	if s.engine == nil {
+		return s.proto
+	}
+	return s.proto + "-" + s.engine.Name() + "-" + s.codec
+}
+
+// A lab is a server and a client of one stack, in virtual time.
+type lab struct {
+	*testing.T
+	stack
 	server serverConfig
 	client clientConfig
 
 	http     *http.Client
 	shutdown func(context.Context) error
 	close    func() error
+	drop     func() // ends every connection, but not the server
+	log      logBuffer
+
+	clientConns, serverConns atomic.Int64 // of HTTP/3
 }
 
-// versions runs f over every version of HTTP, and HTTP/3 over every engine.
+// versions runs f on every stack.
 func versions(t *testing.T, f func(*lab)) {
 	t.Helper()
-	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
-		t.Run(proto, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				l := &lab{T: t, proto: proto}
-				f(l)
-			})
+	for _, s := range stacks() {
+		t.Run(s.String(), func(t *testing.T) {
+			if s.codec != "" {
+				http3.UseCodec(t, s.codec)
+			}
+			synctest.Test(t, func(t *testing.T) { f(&lab{T: t, stack: s}) })
 		})
 	}
-	engines(t, func(t *testing.T, e transport.Transport) { f(&lab{T: t, proto: "HTTP/3.0", engine: e}) })
 }
 
 // engines runs f for every engine, in a bubble.
@@ -81,16 +114,19 @@ func engines(t *testing.T, f func(*testing.T, transport.Transport)) {
 	}
 }
 
-// serve starts the server with h and makes the client.
+// serve starts the server with h and makes the client. Every request and every
+// connection is checked to be of the stack.
 func (l *lab) serve(h http.HandlerFunc) {
 	l.Helper()
+	checked := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		assert.Equal(l, l.proto, r.Proto)
+		h(w, r)
+	})
 	if l.proto == "HTTP/3.0" {
-		l.serve3(h)
+		l.serve3(checked)
 	} else {
-		l.serveTCP(h)
+		l.serveTCP(checked)
 	}
-	// Tests that follow redirects or not do so by themselves.
-	l.http.CheckRedirect = nil
 }
 
 func (l *lab) serveTCP(h http.Handler) {
@@ -98,12 +134,12 @@ func (l *lab) serveTCP(h http.Handler) {
 	if l.proto == "HTTP/2.0" {
 		serverTLS, clientTLS = testcert.New("h2")
 	}
-	ln := newPipeListener()
+	ln := pipenet.Listen(net.TCPAddrFromAddrPort(mustAddrPort(serverAddr)), 256<<10)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(l.proto == "HTTP/1.1")
 	protocols.SetHTTP2(l.proto == "HTTP/2.0")
 	srv := &http.Server{
-		Handler: h, TLSConfig: serverTLS, Protocols: protocols, ErrorLog: log.New(io.Discard, "", 0),
+		Handler: h, TLSConfig: serverTLS, Protocols: protocols, ErrorLog: log.New(&l.log, "", 0),
 		ReadHeaderTimeout: l.server.readHeader, ReadTimeout: l.server.read, WriteTimeout: l.server.write,
 		IdleTimeout: l.server.idle, MaxHeaderBytes: l.server.maxHeaderBytes,
 	}
@@ -111,13 +147,13 @@ func (l *lab) serveTCP(h http.Handler) {
 	go func() { served <- srv.ServeTLS(ln, "", "") }() // ends with Close
 	tr := &http.Transport{
 		TLSClientConfig: clientTLS, Protocols: protocols,
-		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return ln.dial(ctx) },
+		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return ln.Dial(ctx) },
 		ResponseHeaderTimeout: l.client.responseHeader, ExpectContinueTimeout: l.client.expectContinue,
 		IdleConnTimeout: l.client.idle, MaxResponseHeaderBytes: l.client.maxHeaderBytes,
 		DisableCompression: l.client.disableCompression,
 	}
 	l.http = &http.Client{Transport: tr}
-	l.shutdown, l.close = srv.Shutdown, srv.Close
+	l.shutdown, l.close, l.drop = srv.Shutdown, srv.Close, ln.Drop
 	l.Cleanup(func() {
 		tr.CloseIdleConnections()
 		srv.Close()
@@ -131,15 +167,65 @@ func (l *lab) serve3(h http.Handler) {
 	srv := &http3.Server{
 		Handler: h, ReadHeaderTimeout: l.server.readHeader, ReadTimeout: l.server.read, WriteTimeout: l.server.write,
 		IdleTimeout: l.server.idle, MaxHeaderBytes: l.server.maxHeaderBytes,
+		Logger: slog.New(slog.NewTextHandler(&l.log, nil)),
 	}
 	tr := &http3.Transport{
 		ResponseHeaderTimeout: l.client.responseHeader, ExpectContinueTimeout: l.client.expectContinue,
 		IdleConnTimeout: l.client.idle, MaxResponseHeaderBytes: l.client.maxHeaderBytes,
 		DisableCompression: l.client.disableCompression,
 	}
+	var mu sync.Mutex
+	var conns []*http3.Conn
+	srv.NewConn = func(c *http3.Conn) {
+		l.check(c)
+		l.serverConns.Add(1)
+		mu.Lock()
+		defer mu.Unlock()
+		conns = append(conns, c)
+	}
+	tr.NewConn = func(c *http3.Conn) {
+		l.check(c)
+		l.clientConns.Add(1)
+	}
 	newWorld(l.T, l.engine).start(srv, tr)
 	l.http = &http.Client{Transport: tr}
 	l.shutdown, l.close = srv.Shutdown, srv.Close
+	l.drop = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range conns {
+			c.Transport().CloseWithError(http3.ErrNoError, "")
+		}
+		conns = nil
+	}
+	l.Cleanup(func() {
+		require.Positive(l, l.clientConns.Load(), "the stack was used")
+		require.Positive(l, l.serverConns.Load())
+	})
+}
+
+// check asserts that a connection is what the name of the stack says.
+func (l *lab) check(c *http3.Conn) {
+	assert.Equal(l, l.codec, c.Codec())
+	assert.Equal(l, l.engine.Name(), path.Base(reflect.TypeOf(c.Transport()).Elem().PkgPath()))
+}
+
+// A logBuffer keeps what a server logs.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 // A world is a simulated network with a server and clients of HTTP/3.
@@ -168,7 +254,7 @@ func newWorldBehind(t *testing.T, e transport.Transport, link transporttest.Link
 	w.server, err = e.Open(w.net.Socket(serverAddr, link, transporttest.Link{}), nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.server.Close()) })
-	w.client, err = e.Open(w.net.Socket("198.51.100.1:50000", access, transporttest.Link{}), nil)
+	w.client, err = e.Open(w.net.Socket(clientAddr, access, transporttest.Link{}), nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.client.Close()) })
 	return w
@@ -227,154 +313,6 @@ func (l *lab) request(method, path string, body io.Reader) *http.Request {
 func (l *lab) get(path string) (*http.Response, string) {
 	l.Helper()
 	return l.do(l.request(http.MethodGet, path, nil))
-}
-
-// A pipeListener accepts connections that are made in memory.
-type pipeListener struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newPipeListener() *pipeListener {
-	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
-}
-
-func (l *pipeListener) dial(ctx context.Context) (net.Conn, error) {
-	var a, b halfPipe
-	a.cond.L, b.cond.L = &a.mu, &b.mu
-	client, server := &pipeConn{r: &a, w: &b}, &pipeConn{r: &b, w: &a}
-	select {
-	case l.conns <- server:
-		return client, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *pipeListener) Addr() net.Addr { return net.TCPAddrFromAddrPort(mustAddrPort(serverAddr)) }
-
-// pipeBuffer is what a pipe holds, in bytes, before a Write waits.
-const pipeBuffer = 256 << 10
-
-// A halfPipe is a direction of a connection.
-type halfPipe struct {
-	mu                    sync.Mutex
-	cond                  sync.Cond
-	buf                   bytes.Buffer
-	closed                bool
-	readEnd, writeEnd     time.Time
-	readTimer, writeTimer *time.Timer
-}
-
-func expired(t time.Time) bool { return !t.IsZero() && !time.Now().Before(t) }
-
-func (h *halfPipe) Read(p []byte) (int, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for {
-		switch {
-		case expired(h.readEnd):
-			return 0, os.ErrDeadlineExceeded
-		case h.buf.Len() > 0:
-			h.cond.Broadcast()
-			return h.buf.Read(p)
-		case h.closed:
-			return 0, io.EOF
-		}
-		h.cond.Wait()
-	}
-}
-
-func (h *halfPipe) Write(p []byte) (n int, err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for len(p) > 0 {
-		switch room := pipeBuffer - h.buf.Len(); {
-		case h.closed:
-			return n, errors.New("broken pipe")
-		case expired(h.writeEnd):
-			return n, os.ErrDeadlineExceeded
-		case room > 0:
-			m, _ := h.buf.Write(p[:min(room, len(p))])
-			n, p = n+m, p[m:]
-			h.cond.Broadcast()
-		default:
-			h.cond.Wait()
-		}
-	}
-	return n, nil
-}
-
-func (h *halfPipe) close() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.closed = true
-	h.cond.Broadcast()
-}
-
-func (h *halfPipe) setDeadline(end *time.Time, timer **time.Timer, t time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	*end = t
-	if *timer != nil {
-		(*timer).Stop()
-		*timer = nil
-	}
-	if !t.IsZero() {
-		*timer = time.AfterFunc(time.Until(t), func() {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			h.cond.Broadcast()
-		})
-	}
-	h.cond.Broadcast()
-}
-
-// A pipeConn is an end of a connection in memory.
-type pipeConn struct{ r, w *halfPipe }
-
-func (c *pipeConn) Read(p []byte) (int, error)  { return c.r.Read(p) }
-func (c *pipeConn) Write(p []byte) (int, error) { return c.w.Write(p) }
-func (c *pipeConn) LocalAddr() net.Addr         { return net.TCPAddrFromAddrPort(mustAddrPort(serverAddr)) }
-func (c *pipeConn) RemoteAddr() net.Addr {
-	return net.TCPAddrFromAddrPort(mustAddrPort("198.51.100.1:50000"))
-}
-
-func (c *pipeConn) Close() error {
-	c.r.close()
-	c.w.close()
-	return c.SetDeadline(time.Time{})
-}
-
-func (c *pipeConn) SetReadDeadline(t time.Time) error {
-	c.r.setDeadline(&c.r.readEnd, &c.r.readTimer, t)
-	return nil
-}
-
-func (c *pipeConn) SetWriteDeadline(t time.Time) error {
-	c.w.setDeadline(&c.w.writeEnd, &c.w.writeTimer, t)
-	return nil
-}
-
-func (c *pipeConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 func mustAddrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

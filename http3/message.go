@@ -38,7 +38,7 @@ type sectionReader struct {
 	values        []string // those of header are cut from it
 	regular       bool     // a regular field was seen
 	contentLength int64
-	cookies       int
+	cookies       []string // after the first
 }
 
 func newSectionReader(n int) sectionReader {
@@ -90,14 +90,22 @@ func (r *sectionReader) field(f field) error {
 		r.contentLength = n
 	case "cookie":
 		// https://www.rfc-editor.org/rfc/rfc9114#section-4.2.1
-		if r.cookies++; r.cookies > 1 {
-			v := r.header["Cookie"]
-			v[0] += "; " + f.value
+		if r.header["Cookie"] != nil {
+			r.cookies = append(r.cookies, f.value) // end joins them: there may be thousands
 			return nil
 		}
 	}
 	r.add(http.CanonicalHeaderKey(f.name), f.value)
 	return nil
+}
+
+// end returns the header of the section.
+func (r *sectionReader) end() http.Header {
+	if len(r.cookies) > 0 {
+		v := r.header["Cookie"]
+		v[0] += "; " + strings.Join(r.cookies, "; ")
+	}
+	return r.header
 }
 
 // add does what Header.Add does, with one allocation for the values of all
@@ -118,21 +126,22 @@ func (r *sectionReader) add(key, value string) {
 
 // parseContentLength accepts digits only, and repetitions of one value, as
 // RFC 9110, Section 8.6 allows.
-func parseContentLength(s string) (int64, bool) {
-	first, rest, more := strings.Cut(s, ",")
-	first = textproto.TrimString(first)
-	if first == "" || first[0] == '+' || first[0] == '-' {
-		return 0, false
+func parseContentLength(s string) (n int64, ok bool) {
+	for first := true; ; first = false {
+		value, rest, more := strings.Cut(s, ",")
+		value = textproto.TrimString(value)
+		if value == "" || value[0] == '+' || value[0] == '-' {
+			return 0, false
+		}
+		m, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || !first && m != n {
+			return 0, false
+		}
+		if !more {
+			return m, true
+		}
+		n, s = m, rest
 	}
-	n, err := strconv.ParseInt(first, 10, 64)
-	if err != nil {
-		return 0, false
-	}
-	if more {
-		m, ok := parseContentLength(rest)
-		return n, ok && m == n
-	}
-	return n, true
 }
 
 // parseRequest checks the head of a request. extended: this side allows
@@ -166,7 +175,7 @@ func parseRequest(fields []field, extended bool) (*requestHead, error) {
 			return nil, err
 		}
 	}
-	h.header, h.contentLength = r.header, r.contentLength
+	h.header, h.contentLength = r.end(), r.contentLength
 	switch {
 	case !validToken(h.method):
 		return nil, malformed(":method %q", h.method)
@@ -234,7 +243,7 @@ func parseResponse(fields []field) (*responseHead, error) {
 			return nil, err
 		}
 	}
-	h.header, h.contentLength = r.header, r.contentLength
+	h.header, h.contentLength = r.end(), r.contentLength
 	var err error
 	h.status, err = strconv.Atoi(status)
 	// https://www.rfc-editor.org/rfc/rfc9114#section-4.5: no 101.
@@ -260,7 +269,7 @@ func parseTrailers(fields []field) (http.Header, error) {
 			return nil, err
 		}
 	}
-	return r.header, nil
+	return r.end(), nil
 }
 
 // A contentCounter checks that content-length tells the truth.

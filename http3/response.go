@@ -25,11 +25,11 @@ type responseWriter struct {
 	req    *http.Request
 	header http.Header
 
-	status   int         // 0: WriteHeader was not called
-	sent     http.Header // copy of header at WriteHeader
-	declared int64       // Content-Length of sent, or -1
-	written  int64       // by the handler
-	buf      []byte      // not yet sent
+	status   int      // 0: WriteHeader was not called
+	head     headCopy // of header, at WriteHeader
+	declared int64    // Content-Length of the head, or -1
+	written  int64    // by the handler
+	buf      []byte   // not yet sent
 	headSent bool
 	taken    bool // by TakeStream
 	err      error
@@ -111,16 +111,71 @@ func (w *responseWriter) inform(status int) {
 
 func (w *responseWriter) setStatus(status int) {
 	w.status = status
-	w.sent = w.header.Clone()
-	if v := w.sent.Get("Content-Length"); v != "" {
+	length := true
+	if v := w.header.Get("Content-Length"); v != "" {
 		n, ok := parseContentLength(v)
-		if !ok {
+		if ok {
+			w.declared = n
+		} else {
 			w.complain("invalid Content-Length " + strconv.Quote(v))
-			w.sent.Del("Content-Length")
-			return
+			length = false
 		}
-		w.declared = n
 	}
+	if status == http.StatusNoContent {
+		length = false // https://www.rfc-editor.org/rfc/rfc9110#section-8.6
+	}
+	w.head.take(status, w.header, length)
+}
+
+// A headCopy is what a response's head has been since WriteHeader: the handler may
+// change the header.
+type headCopy struct {
+	fields   *[]field // of fieldLists; nil before, and when they are encoded
+	date     bool     // is among them, or must not be
+	typ      bool     // Content-Type, likewise
+	typed    bool     // Content-Type has a value
+	encoded  bool     // Content-Encoding has a value
+	trailers []string // values of Trailer
+}
+
+var fieldLists = sync.Pool{New: func() any { return new([]field) }}
+
+// take copies. length: Content-Length may be sent.
+func (c *headCopy) take(status int, h http.Header, length bool) {
+	c.fields = fieldLists.Get().(*[]field)
+	*c.fields = appendHeader(append(*c.fields, field{":status", statusText(status)}), h, func(k string) bool {
+		switch k {
+		case "Content-Length":
+			return !length
+		case "Date":
+			c.date = true
+		case "Content-Type":
+			c.typ, c.typed = true, h.Get(k) != ""
+		case "Content-Encoding":
+			c.encoded = h.Get(k) != ""
+		case "Trailer":
+			c.trailers = slices.Clone(h[k])
+		}
+		return strings.HasPrefix(k, http.TrailerPrefix)
+	})
+}
+
+func (c *headCopy) add(name, value string) { *c.fields = append(*c.fields, field{name, value}) }
+
+// release gives the fields back.
+func (c *headCopy) release() {
+	clear(*c.fields)
+	*c.fields = (*c.fields)[:0]
+	fieldLists.Put(c.fields)
+	c.fields = nil
+}
+
+// statusText returns a status as it stands in :status.
+func statusText(status int) string {
+	if status == http.StatusOK {
+		return "200" // without an allocation
+	}
+	return strconv.Itoa(status)
 }
 
 func bodyAllowed(status int) bool {
@@ -151,7 +206,7 @@ func write[T string | []byte](w *responseWriter, p T) (int, error) {
 		return 0, http.ErrContentLength
 	}
 	if w.req.Method == http.MethodHead {
-		if w.sent.Get("Content-Type") == "" && len(w.buf) < 512 {
+		if !w.head.typed && len(w.buf) < 512 {
 			w.buf = append(w.buf, p[:min(len(p), 512-len(w.buf))]...)
 		}
 		return len(p), nil
@@ -159,6 +214,9 @@ func write[T string | []byte](w *responseWriter, p T) (int, error) {
 	if len(w.buf)+len(p) <= responseBuffer {
 		w.buf = append(w.buf, p...)
 		return len(p), nil
+	}
+	if w.headSent && len(w.buf) == 0 {
+		return w.s.Write([]byte(p))
 	}
 	n := responseBuffer - len(w.buf) // what the type is detected from is among it
 	w.buf = append(w.buf, p[:n]...)
@@ -178,6 +236,7 @@ func (w *responseWriter) flush() error {
 	if w.err != nil {
 		return w.err
 	}
+	w.s.defaultPriority() // there is more to come
 	if err := w.sendHead(); err != nil {
 		w.err = err
 		return err
@@ -201,27 +260,18 @@ func (w *responseWriter) sendHead() error {
 	w.continued = true
 	w.mu.Unlock()
 	w.complete()
-	fields := make([]field, 0, len(w.sent)+3)
-	fields = append(fields, field{":status", strconv.Itoa(w.status)})
-	fields = appendHeader(fields, w.sent, func(k string) bool { return strings.HasPrefix(k, http.TrailerPrefix) })
-	return w.s.bufferHeaders(fields)
+	defer w.head.release()
+	return w.s.bufferHeaders(*w.head.fields)
 }
 
 // complete adds what net/http adds to a response's header.
 func (w *responseWriter) complete() {
-	h := w.sent
-	if _, ok := h["Date"]; !ok {
-		h["Date"] = []string{time.Now().UTC().Format(http.TimeFormat)}
+	h := &w.head
+	if !h.date {
+		h.add("date", dateNow())
 	}
-	if !bodyAllowed(w.status) {
-		if w.status == http.StatusNoContent {
-			delete(h, "Content-Length") // https://www.rfc-editor.org/rfc/rfc9110#section-8.6
-		}
-		return
-	}
-	_, hasType := h["Content-Type"]
-	if !hasType && len(w.buf) > 0 && h.Get("Content-Encoding") == "" && w.req.Method != http.MethodConnect {
-		h["Content-Type"] = []string{http.DetectContentType(w.buf)}
+	if bodyAllowed(w.status) && !h.typ && len(w.buf) > 0 && !h.encoded && w.req.Method != http.MethodConnect {
+		h.add("content-type", http.DetectContentType(w.buf))
 	}
 }
 
@@ -233,7 +283,7 @@ func (w *responseWriter) finish() {
 	if !w.headSent && w.declared < 0 && bodyAllowed(w.status) && w.req.Method != http.MethodConnect &&
 		len(w.trailerKeys()) == 0 && (w.req.Method != http.MethodHead || w.written > 0) {
 		w.declared = w.written
-		w.sent["Content-Length"] = []string{strconv.FormatInt(w.written, 10)}
+		w.head.add("content-length", strconv.FormatInt(w.written, 10))
 	}
 	if err := w.finishWrite(); err != nil {
 		if e, ok := errors.AsType[*Error](err); ok && e.Remote && !e.Conn {
@@ -254,8 +304,8 @@ func (w *responseWriter) finishWrite() error {
 		}
 		return err
 	}
-	if len(w.buf) > 0 {
-		if err := w.flush(); err != nil {
+	if w.req.Method != http.MethodHead {
+		if err := w.s.bufferContent(w.buf); err != nil {
 			return err
 		}
 	}
@@ -275,7 +325,7 @@ func (w *responseWriter) finishWrite() error {
 // trailerKeys returns the names of trailers that were declared.
 func (w *responseWriter) trailerKeys() []string {
 	var keys []string
-	for _, v := range w.sent["Trailer"] {
+	for _, v := range w.head.trailers {
 		for k := range strings.SplitSeq(v, ",") {
 			k = http.CanonicalHeaderKey(strings.TrimSpace(k))
 			if k != "" && !forbiddenTrailer(k) {

@@ -28,6 +28,7 @@ type rule struct {
 	code    transport.ErrorCode // 0: everything is fine
 	conn    bool                // the connection ends, not just the request
 	status  int                 // of the response, if not 200
+	only    string              // the codec, if it holds for one
 }
 
 var settings = frame(0x4)
@@ -64,7 +65,10 @@ var controlRules = []rule{
 	{name: "encoder and decoder stream may be there", uni: varints(2), uni2: varints(3)},
 	{name: "streams of unknown types are ignored", uni: cat(varints(0x21), []byte("anything")), uni2: cat(varints(0x4000), make([]byte, 10_000))},
 	{name: "the dynamic table may be given no room", uni: cat(varints(2), []byte{0x20})},
-	{name: "the dynamic table has no room", uni: cat(varints(2), []byte{0x3f, 0x01}), code: http3.ErrQPACKEncoderStream, conn: true},
+	{name: "the dynamic table has no room", only: "go", uni: cat(varints(2), []byte{0x3f, 0x01}), code: http3.ErrQPACKEncoderStream, conn: true},
+	{name: "the dynamic table may have less room than announced", only: "nghttp3", uni: cat(varints(2), []byte{0x3f, 0x01})},
+	{name: "the dynamic table has no more room than announced", uni: cat(varints(2), []byte{0x3f, 0xe2, 0x1f}), code: http3.ErrQPACKEncoderStream, conn: true},
+	{name: "the dynamic table has no room for a larger entry", uni: cat(varints(2), []byte{0x3f, 0x01, 0x41, 'a', 0x01, 'b'}), code: http3.ErrQPACKEncoderStream, conn: true},
 	{name: "the dynamic table takes no entry with a known name", uni: cat(varints(2), []byte{0xc0, 0x01, 'a'}), code: http3.ErrQPACKEncoderStream, conn: true},
 	{name: "the dynamic table takes no entry with a new name", uni: cat(varints(2), []byte{0x41, 'a', 0x01, 'b'}), code: http3.ErrQPACKEncoderStream, conn: true},
 	{name: "the dynamic table has no entry to duplicate", uni: cat(varints(2), []byte{0x00}), code: http3.ErrQPACKEncoderStream, conn: true},
@@ -79,6 +83,24 @@ var controlRules = []rule{
 	{name: "GOAWAY may stay and shrink", control: cat(settings, frame(0x7, varints(1<<20)), frame(0x7, varints(1<<20)), frame(0x7, varints(1<<10)))},
 	{name: "CANCEL_PUSH is for what was promised", control: cat(settings, frame(0x3, varints(0))), code: http3.ErrID, conn: true},
 	{name: "CANCEL_PUSH holds an integer", control: cat(settings, frame(0x3)), code: http3.ErrFrame, conn: true},
+}
+
+// getLines are the field lines of a request, without the prefix of its section.
+func getLines() []byte {
+	return section(":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/")[2:]
+}
+
+// codecs runs f with each codec of the build serving every connection.
+func codecs(t *testing.T, r *rule, f func(*testing.T)) {
+	for _, c := range http3.Codecs() {
+		if r.only == "" || r.only == c.Name {
+			t.Run(c.Name, func(t *testing.T) {
+				used := http3.UseCodec(t, c.Name)
+				f(t)
+				require.Positive(t, used(), "connections were served")
+			})
+		}
+	}
 }
 
 func make120() []byte { return []byte(strings.Repeat("\xff", 20)) }
@@ -117,7 +139,8 @@ var serverRules = []rule{
 	{name: "a request is not nothing", message: []byte{}, code: http3.ErrRequestIncomplete},
 	{name: "a request is more than unknown frames", message: frame(0x21), code: http3.ErrRequestIncomplete},
 	{name: "a section does not refer to the dynamic table", message: frame(0x1, []byte{0x02, 0x00, 0x80}), code: http3.ErrQPACKDecompression, conn: true},
-	{name: "a section's base is zero", message: frame(0x1, []byte{0x00, 0x01, 0xd1}), code: http3.ErrQPACKDecompression, conn: true},
+	{name: "a section without references may have any base", message: frame(0x1, []byte{0x00, 0x7f, 0xff, 0x01}, getLines())},
+	{name: "a section's base is not negative", message: frame(0x1, []byte{0x00, 0x80}, getLines()), code: http3.ErrQPACKDecompression, conn: true},
 	{name: "a field is not in the dynamic table", message: frame(0x1, []byte{0x00, 0x00, 0x80}), code: http3.ErrQPACKDecompression, conn: true},
 	{name: "a name is not in the dynamic table", message: frame(0x1, []byte{0x00, 0x00, 0x40, 0x01, 'a'}), code: http3.ErrQPACKDecompression, conn: true},
 	{name: "a field is not behind the base", message: frame(0x1, []byte{0x00, 0x00, 0x10}), code: http3.ErrQPACKDecompression, conn: true},
@@ -225,46 +248,48 @@ var clientRules = []rule{
 func TestAClientThatBreaksARuleIsTold(t *testing.T) {
 	for _, r := range append(controlRules, serverRules...) {
 		t.Run(r.name, func(t *testing.T) {
-			engines(t, func(t *testing.T, e transport.Transport) {
-				w := newWorld(t, e)
-				w.start(&http3.Server{MaxHeaderBytes: 10_000, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if _, err := io.ReadAll(r.Body); err == nil {
-						io.WriteString(w, "fine")
+			codecs(t, &r, func(t *testing.T) {
+				engines(t, func(t *testing.T, e transport.Transport) {
+					w := newWorld(t, e)
+					w.start(&http3.Server{MaxHeaderBytes: 10_000, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if _, err := io.ReadAll(r.Body); err == nil {
+							io.WriteString(w, "fine")
+						}
+					})}, nil)
+					p := w.peer()
+					r.sendControl(p)
+					synctest.Wait()
+					message := r.message
+					if message == nil {
+						message = get()
 					}
-				})}, nil)
-				p := w.peer()
-				r.sendControl(p)
-				synctest.Wait()
-				message := r.message
-				if message == nil {
-					message = get()
-				}
-				s := p.request(message, !r.open)
-				if r.code != 0 && r.conn {
-					require.Equal(t, r.code, p.ended().Code, p.ended().Reason)
-					return
-				}
-				b, err := io.ReadAll(s)
-				if r.code != 0 {
-					var se *transport.StreamError
-					require.ErrorAs(t, err, &se)
-					require.True(t, se.Remote)
-					require.Equal(t, r.code, se.Code)
-				} else {
-					require.NoError(t, err)
-					status := "200"
-					if r.status != 0 {
-						status = strconv.Itoa(r.status)
+					s := p.request(message, !r.open)
+					if r.code != 0 && r.conn {
+						require.Equal(t, r.code, p.ended().Code, p.ended().Reason)
+						return
+					}
+					b, err := io.ReadAll(s)
+					if r.code != 0 {
+						var se *transport.StreamError
+						require.ErrorAs(t, err, &se)
+						require.True(t, se.Remote)
+						require.Equal(t, r.code, se.Code)
 					} else {
-						require.Contains(t, string(b), "fine")
+						require.NoError(t, err)
+						status := "200"
+						if r.status != 0 {
+							status = strconv.Itoa(r.status)
+						} else {
+							require.Contains(t, string(b), "fine")
+						}
+						require.Equal(t, status, head(t, b)[":status"])
 					}
-					require.Equal(t, status, head(t, b)[":status"])
-				}
-				require.NoError(t, p.conn.Context().Err(), "the connection lives")
-				again := p.request(get(), true)
-				b, err = io.ReadAll(again)
-				require.NoError(t, err, "and answers the next request")
-				require.Contains(t, string(b), "fine")
+					require.NoError(t, p.conn.Context().Err(), "the connection lives")
+					again := p.request(get(), true)
+					b, err = io.ReadAll(again)
+					require.NoError(t, err, "and answers the next request")
+					require.Contains(t, string(b), "fine")
+				})
 			})
 		})
 	}
@@ -290,46 +315,48 @@ func (r *rule) sendControl(p *peer) {
 func TestAServerThatBreaksARuleIsTold(t *testing.T) {
 	for _, r := range append(controlRules, clientRules...) {
 		t.Run(r.name, func(t *testing.T) {
-			engines(t, func(t *testing.T, e transport.Transport) {
-				w := newWorld(t, e)
-				tr := &http3.Transport{MaxResponseHeaderBytes: 10_000}
-				accept := w.listenPeer(tr)
-				done := make(chan error, 1)
-				go func() {
-					resp, err := tr.RoundTrip(newGet(t))
-					if err == nil {
-						_, err = io.ReadAll(resp.Body)
-						resp.Body.Close()
+			codecs(t, &r, func(t *testing.T) {
+				engines(t, func(t *testing.T, e transport.Transport) {
+					w := newWorld(t, e)
+					tr := &http3.Transport{MaxResponseHeaderBytes: 10_000}
+					accept := w.listenPeer(tr)
+					done := make(chan error, 1)
+					go func() {
+						resp, err := tr.RoundTrip(newGet(t))
+						if err == nil {
+							_, err = io.ReadAll(resp.Body)
+							resp.Body.Close()
+						}
+						done <- err
+					}()
+					p := accept()
+					s := p.serverStream()
+					r.sendControl(p)
+					message := r.message
+					if message == nil {
+						message = cat(ok(), data("fine"))
 					}
-					done <- err
-				}()
-				p := accept()
-				s := p.serverStream()
-				r.sendControl(p)
-				message := r.message
-				if message == nil {
-					message = cat(ok(), data("fine"))
-				}
-				if r.message != nil || r.code == 0 {
-					_, _ = s.Write(message)
-					_ = s.Close()
-				}
-				if r.code != 0 && r.conn {
-					require.Equal(t, r.code, p.ended().Code)
-				}
-				err := <-done
-				if r.code == 0 {
-					require.NoError(t, err)
-					return
-				}
-				require.Error(t, err)
-				if e, ok := errors.AsType[*http3.Error](err); ok {
-					require.Equal(t, r.code, e.Code)
-					require.Equal(t, r.conn, e.Conn)
-					require.False(t, e.Remote)
-				} else {
-					require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-				}
+					if r.message != nil || r.code == 0 {
+						_, _ = s.Write(message)
+						_ = s.Close()
+					}
+					if r.code != 0 && r.conn {
+						require.Equal(t, r.code, p.ended().Code)
+					}
+					err := <-done
+					if r.code == 0 {
+						require.NoError(t, err)
+						return
+					}
+					require.Error(t, err)
+					if e, ok := errors.AsType[*http3.Error](err); ok {
+						require.Equal(t, r.code, e.Code)
+						require.Equal(t, r.conn, e.Conn)
+						require.False(t, e.Remote)
+					} else {
+						require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+					}
+				})
 			})
 		})
 	}

@@ -68,6 +68,8 @@ type Server struct {
 
 	Extensions
 
+	workers workers
+
 	mu        sync.Mutex
 	closed    bool                            // by Shutdown or Close; guarded by mu
 	conns     map[*serverConn]struct{}        // guarded by mu
@@ -158,6 +160,7 @@ func (s *Server) ServeConn(qc transport.Conn) error {
 	if s.closed {
 		s.mu.Unlock()
 		c.cancel()
+		c.codec.end()
 		qc.CloseWithError(ErrNoError, "")
 		return http.ErrServerClosed
 	}
@@ -205,9 +208,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		refused.Go(func() { s.refuse(refusing, l) }) // ends with refusing
 	}
 	for _, c := range conns {
-		wg.Go(func() { c.shutdown(ctx) }) // ends with ctx or the connection
+		wg.Go(func() { c.shutdown(ctx) }) // ends soon after ctx, or with the connection
 	}
-	wg.Wait()
+	drained := make(chan struct{})
+	go func() { // likewise
+		wg.Wait()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-ctx.Done(): // a client that lets nothing be said to it does not delay this
+	}
 	stop()
 	refused.Wait()
 	if err := ctx.Err(); err != nil {
@@ -230,6 +241,7 @@ func (s *Server) refuse(ctx context.Context, l transport.Listener) {
 		c.limit = 0
 		conns.Go(func() { _ = c.serve() }) // ends with the connection
 		conns.Go(func() {                  // ends with ctx or the connection
+			defer context.AfterFunc(ctx, func() { c.qc.CloseWithError(ErrNoError, "") })()
 			_ = c.send(func(codec codec) { codec.goAway(0) }) // an error ends the connection
 			c.wait(ctx, nil, lingerTimeout)
 			c.qc.CloseWithError(ErrNoError, "")

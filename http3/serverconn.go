@@ -35,6 +35,7 @@ type serverConn struct {
 	slots  chan struct{} // one for each handler that runs
 
 	handshaken chan struct{} // closed when requests can be no replay
+	remote     remoteText
 
 	mu         sync.Mutex
 	active     int                            // requests; guarded by mu
@@ -74,6 +75,8 @@ func (s *Server) newServerConn(qc transport.Conn) *serverConn {
 // serve runs the connection to its end.
 func (c *serverConn) serve() error {
 	defer c.cancel()
+	c.srv.workers.hold()
+	defer c.srv.workers.release()
 	stop := context.AfterFunc(c.qc.Context(), c.cancel)
 	defer stop()
 	if c.qc.State().HandshakeComplete {
@@ -110,18 +113,54 @@ func (c *serverConn) accept() error {
 		}
 		qs, err := c.qc.AcceptStream(ctx)
 		if err != nil {
+			if ctx.Err() != nil { // it may be what AcceptStream says
+				err = context.Cause(ctx)
+			}
 			return wrap(err)
 		}
 		s := c.newStream(qs)
 		if !c.admit(s) {
-			<-c.slots
-			s.abort(ErrRequestRejected)
+			c.wg.Go(func() { // ends with the stream's head
+				defer func() { <-c.slots }()
+				c.refuse(s)
+			})
 			continue
 		}
-		c.wg.Go(func() { // ends with the handler
+		c.wg.Add(1)
+		c.srv.workers.run(func() { // which ends with the handler
+			defer c.wg.Done()
 			c.handleStream(s)
 		})
 	}
+}
+
+// refuse rejects a request that came after a GOAWAY. A stream that belongs to an
+// extension is no request.
+func (c *serverConn) refuse(s *Stream) {
+	if len(c.ext.BidiStreams) > 0 && c.take(s) {
+		return
+	}
+	s.abort(ErrRequestRejected)
+}
+
+// take hands a stream to the extension that it belongs to. It reports false if
+// it is a request, or nothing.
+func (c *serverConn) take(s *Stream) bool {
+	if d := c.srv.readHeaderTimeout(); d > 0 {
+		_ = s.SetReadDeadline(time.Now().Add(d)) // Read says so
+	}
+	e, err := s.readHead()
+	if err != nil || e.kind != eventTaken {
+		return false
+	}
+	c.handOver(s, e)
+	return true
+}
+
+// handOver calls the extension that a stream belongs to.
+func (c *serverConn) handOver(s *Stream, e event) {
+	_ = s.SetReadDeadline(time.Time{}) // Read says so
+	c.ext.BidiStreams[e.id](c.Conn, &restStream{s.qs, append([]byte(nil), e.data...)})
 }
 
 // admit accounts for a new request, unless the client was told that it will not
@@ -140,7 +179,6 @@ func (c *serverConn) admit(s *Stream) bool {
 	}
 	c.streams[id] = s
 	s.ended = func() { c.release(id) }
-	s.SetPriority(defaultPriority)
 	return true
 }
 
@@ -195,6 +233,7 @@ func (c *serverConn) shutdown(ctx context.Context) {
 	c.drained = drained
 	c.limit = goAwayNotice
 	c.mu.Unlock()
+	c.drain()
 	if c.send(func(codec codec) { codec.goAway(goAwayNotice) }) != nil {
 		return
 	}
@@ -306,8 +345,7 @@ func (c *serverConn) handleStream(s *Stream) {
 		return
 	}
 	if e.kind == eventTaken {
-		_ = s.SetReadDeadline(time.Time{}) // Read says so
-		c.ext.BidiStreams[e.id](c.Conn, &restStream{s.qs, append([]byte(nil), e.data...)})
+		c.handOver(s, e)
 		return
 	}
 	head, err := parseRequest(e.fields, true)
@@ -316,7 +354,9 @@ func (c *serverConn) handleStream(s *Stream) {
 		return
 	}
 	s.counter.declared = head.contentLength
-	req, err := c.newRequest(s, head)
+	ctx := &requestContext{conn: c.ctx, s: s, early: early && safeMethod(head.method)}
+	defer ctx.end()
+	req, err := c.newRequest(ctx, s, head)
 	if err != nil {
 		_ = s.malformed(err) // the client is told
 		return
@@ -325,14 +365,6 @@ func (c *serverConn) handleStream(s *Stream) {
 	if early && !safeMethod(req.Method) && !c.waitHandshake() {
 		return
 	}
-	ctx, cancel := context.WithCancel(c.ctx)
-	defer cancel()
-	stop := context.AfterFunc(s.qs.Context(), cancel)
-	defer stop()
-	if early && safeMethod(req.Method) {
-		ctx = context.WithValue(ctx, earlyKey{}, true)
-	}
-	req = req.WithContext(ctx)
 	c.setDeadlines(s, arrived)
 	w := newResponseWriter(c, s, req)
 	handed = c.run(w, req)
@@ -383,12 +415,13 @@ func (c *serverConn) noRequest(s *Stream, err error) {
 }
 
 func (c *serverConn) setDeadlines(s *Stream, start time.Time) {
-	var read time.Time
-	if c.srv.ReadTimeout > 0 {
-		read = start.Add(c.srv.ReadTimeout)
-	}
 	// The stream's next Read or Write says what is wrong with it.
-	_ = s.SetReadDeadline(read)
+	switch {
+	case c.srv.ReadTimeout > 0:
+		_ = s.SetReadDeadline(start.Add(c.srv.ReadTimeout))
+	case c.srv.ReadHeaderTimeout > 0:
+		_ = s.SetReadDeadline(time.Time{})
+	}
 	if c.srv.WriteTimeout > 0 {
 		_ = s.SetWriteDeadline(time.Now().Add(c.srv.WriteTimeout))
 	}
@@ -412,19 +445,21 @@ func (c *serverConn) waitHandshake() bool {
 	}
 }
 
+// blankRequest is where requests with a context come from: WithContext copies.
+var blankRequest http.Request
+
 // newRequest makes the handler's request.
-func (c *serverConn) newRequest(s *Stream, h *requestHead) (*http.Request, error) {
+func (c *serverConn) newRequest(ctx context.Context, s *Stream, h *requestHead) (*http.Request, error) {
 	u, uri, err := h.url()
 	if err != nil {
 		return nil, err
 	}
-	req := &http.Request{
-		Method: h.method, URL: u, RequestURI: uri, Host: h.authority,
-		Proto: "HTTP/3.0", ProtoMajor: 3,
-		Header: h.header, ContentLength: h.contentLength,
-		RemoteAddr: c.qc.RemoteAddr().String(),
-		TLS:        c.tls(),
-	}
+	req := blankRequest.WithContext(ctx)
+	req.Method, req.URL, req.RequestURI, req.Host = h.method, u, uri, h.authority
+	req.Proto, req.ProtoMajor = "HTTP/3.0", 3
+	req.Header, req.ContentLength = h.header, h.contentLength
+	req.RemoteAddr = c.remote.string(c.qc.RemoteAddr())
+	req.TLS = c.tls()
 	if h.protocol != "" {
 		req.Header[":protocol"] = []string{h.protocol}
 	}
@@ -510,13 +545,14 @@ func Early(r *http.Request) bool {
 	return early
 }
 
-// RejectEarly answers 425 (Too Early) to requests that may be a replay; the
-// client repeats them after the handshake. Others go to h.
+// RejectEarly answers 425 (Too Early) to requests that may be a replay, to this
+// server or, as an Early-Data field says, to a gateway before it; the client repeats
+// them after the handshake. Others go to h.
 //
 // https://www.rfc-editor.org/rfc/rfc8470#section-5.2
 func RejectEarly(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if Early(r) {
+		if Early(r) || r.Header.Get("Early-Data") == "1" {
 			http.Error(w, fmt.Sprintf("%d %s", http.StatusTooEarly, http.StatusText(http.StatusTooEarly)), http.StatusTooEarly)
 			return
 		}

@@ -17,6 +17,10 @@ const (
 	settingBlockedStreams   = 0x7
 	settingEnableConnect    = 0x8
 	settingDatagram         = 0x33
+
+	// settingOldDatagram is that of the drafts before RFC 9297, which extensions
+	// may announce.
+	settingOldDatagram = 0xffd277
 )
 
 const (
@@ -136,6 +140,9 @@ func parseSettings(p []byte) (Settings, error) {
 		if err != nil {
 			return s, err
 		}
+	}
+	if !seen[settingDatagram] {
+		s.Datagrams = s.Other[settingOldDatagram] == 1
 	}
 	return s, nil
 }

@@ -19,12 +19,26 @@ const (
 	readChunk  = 4 << 10
 	directRead = 1 << 10
 
-	// writeJoin is how much content is copied behind the head of its frame, so
-	// that both fill one packet. In bytes.
-	writeJoin = 2 << 10
+	// maxIdleEvents bounds the memory for events that a stream keeps: a peer may
+	// send frames of one byte.
+	maxIdleEvents = 64
+
+	// writeJoin is how much content is copied behind the head of its frame: two
+	// Writes to the stream would be two packets, and a large one has much more to
+	// do than to copy. In bytes.
+	writeJoin = 64 << 10
+
+	// smallOut and largeOut are what is encoded into before it is written, for
+	// messages that are small and for those that are not. In bytes.
+	smallOut = 4 << 10
+	largeOut = writeJoin + 16
 )
 
-var readChunks = sync.Pool{New: func() any { return new([readChunk]byte) }}
+var (
+	readChunks = sync.Pool{New: func() any { return new([readChunk]byte) }}
+	smallOuts  = sync.Pool{New: func() any { return new([smallOut]byte) }}
+	largeOuts  = sync.Pool{New: func() any { return new([largeOut]byte) }}
+)
 
 // A Stream is the content of a message in both directions: what is written is
 // sent in DATA frames, what is read comes from them. Read returns io.EOF after
@@ -51,13 +65,17 @@ type Stream struct {
 
 	// Writing.
 	writeMu  sync.Mutex
-	out      []byte // encoded and not yet written
-	writeErr error  // every later Write returns it
+	out      []byte          // encoded and not yet written
+	small    *[smallOut]byte // of smallOuts, or nil; out may be in it
+	writeErr error           // every later Write returns it
 	closed   bool
 
 	// rejected is set before the stream is cancelled because the peer said
 	// that it did not process the request.
 	rejected atomic.Bool
+
+	prioMu      sync.Mutex
+	prioritised bool // by SetPriority; guarded by prioMu
 
 	datagrams datagramQueue
 	endOnce   sync.Once
@@ -94,8 +112,36 @@ func (s *Stream) CancelRead(code transport.ErrorCode) { s.qs.CancelRead(code) }
 // CancelWrite abandons what is not yet sent and makes Write fail.
 func (s *Stream) CancelWrite(code transport.ErrorCode) { s.qs.CancelWrite(code) }
 
+// cancelUnclosed is CancelWrite, but after Close it leaves alone what is still
+// to be delivered.
+func (s *Stream) cancelUnclosed(code transport.ErrorCode) {
+	if s.writeMu.TryLock() { // otherwise a Write is under way
+		defer s.writeMu.Unlock()
+		if s.closed {
+			return
+		}
+	}
+	s.CancelWrite(code)
+}
+
 // SetPriority orders what this side sends on the stream.
-func (s *Stream) SetPriority(p transport.Priority) { s.qs.SetPriority(p) }
+func (s *Stream) SetPriority(p transport.Priority) {
+	s.prioMu.Lock()
+	defer s.prioMu.Unlock()
+	s.prioritised = true
+	s.qs.SetPriority(p)
+}
+
+// defaultPriority is SetPriority for a stream that nobody has said anything of. What
+// is sent at once needs none.
+func (s *Stream) defaultPriority() {
+	s.prioMu.Lock()
+	defer s.prioMu.Unlock()
+	if !s.prioritised {
+		s.prioritised = true
+		s.qs.SetPriority(defaultPriority)
+	}
+}
 
 // abort ends both directions.
 func (s *Stream) abort(code transport.ErrorCode) {
@@ -116,6 +162,9 @@ func (s *Stream) end() {
 
 // feed reads once into p and decodes it. readMu is held.
 func (s *Stream) feed(p []byte) error {
+	if cap(s.events) > maxIdleEvents {
+		s.events, s.next = nil, 0 // Read may wait for long
+	}
 	n, err := s.qs.Read(p)
 	fin := errors.Is(err, io.EOF)
 	if err != nil && !fin {
@@ -134,10 +183,11 @@ func (s *Stream) feed(p []byte) error {
 	clear(s.events)
 	s.next = 0
 	s.events, err = s.codec.receive(p[:n], fin, s.events[:0])
-	if err == nil {
-		return s.conn.flush()
+	s.conn.flushLater()
+	if err != nil {
+		return s.fail(err)
 	}
-	return s.fail(err)
+	return nil
 }
 
 // fail ends the stream, or the connection, for what the peer did, or for what
@@ -328,9 +378,13 @@ func (s *Stream) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, s.flushOut()
 	}
-	s.out = s.codec.appendData(s.out, len(p))
-	n := min(len(p), writeJoin)
-	s.out = append(s.out, p[:n]...)
+	n := max(0, min(len(p), writeJoin-len(s.out)))
+	if len(s.out)+n > smallOut-16 {
+		large := largeOuts.Get().(*[largeOut]byte)
+		defer largeOuts.Put(large) // flushOut has written it
+		s.out = append(large[:0], s.out...)
+	}
+	s.out = append(s.codec.appendData(s.buffer(), len(p)), p[:n]...)
 	if err := s.flushOut(); err != nil {
 		return 0, err
 	}
@@ -373,7 +427,37 @@ func (s *Stream) bufferHeaders(fields []field) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
-	s.out = s.codec.appendHeaders(s.out, fields)
+	s.out = s.codec.appendHeaders(s.buffer(), fields)
+	return nil
+}
+
+// buffer returns out, with room for a small message. writeMu is held.
+func (s *Stream) buffer() []byte {
+	if s.out == nil {
+		s.small = smallOuts.Get().(*[smallOut]byte)
+		s.out = s.small[:0]
+	}
+	return s.out
+}
+
+// releaseOut is called when out is written, or will not be. writeMu is held.
+func (s *Stream) releaseOut() {
+	s.out = nil
+	if s.small != nil {
+		smallOuts.Put(s.small)
+		s.small = nil
+	}
+}
+
+// bufferContent is Write, but what it sends is written with what follows. It
+// copies p.
+func (s *Stream) bufferContent(p []byte) error {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	if err := s.writable(); err != nil || len(p) == 0 {
+		return err
+	}
+	s.out = append(s.codec.appendData(s.buffer(), len(p)), p...)
 	return nil
 }
 
@@ -388,14 +472,12 @@ func (s *Stream) flushOut() error {
 	if len(s.out) == 0 {
 		return nil
 	}
-	if err := s.conn.flush(); err != nil {
-		return err
-	}
+	s.conn.flushLater()
 	_, err := s.qs.Write(s.out)
+	s.releaseOut()
 	if err != nil {
 		return s.writeFailed(err)
 	}
-	s.out = s.out[:0]
 	return nil
 }
 
@@ -420,9 +502,12 @@ func (s *Stream) Close() error {
 	if s.writeErr != nil {
 		return s.writeErr
 	}
-	if err := s.flushOut(); err != nil {
-		return err
+	s.conn.flushLater()
+	_, err := s.qs.WriteLast(s.out)
+	s.releaseOut()
+	if err != nil {
+		return s.writeFailed(err)
 	}
 	s.closed = true
-	return wrap(s.qs.Close())
+	return nil
 }

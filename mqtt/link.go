@@ -2,10 +2,11 @@
 // the network.
 //
 // A [Link] is one client's connection, whatever carries it: TCP, TLS,
-// WebSocket, QUIC. It has a control stream, which carries what MQTT defines for
-// a network connection, and, on carriers that can, data streams beside it.
-// Packages broker and client know no other network; [NewConnLink] makes a Link
-// of a net.Conn and package mqttquic of a QUIC connection.
+// WebSocket, QUIC, WebTransport. It has a control stream, which carries what MQTT
+// defines for a network connection, and, on carriers that can, data streams
+// beside it. Packages broker and client know no other network; [NewConnLink] makes
+// a Link of a net.Conn, package mqttquic of a QUIC connection, and package mqttweb
+// of what a browser has.
 package mqtt
 
 import (
@@ -16,7 +17,8 @@ import (
 	"time"
 )
 
-// A StreamID names a stream within a Link. It is the QUIC stream ID on QUIC.
+// A StreamID names a stream within a Link. On QUIC, and on WebTransport but for
+// the control stream, it is the QUIC stream ID.
 type StreamID uint64
 
 // ControlStream carries CONNECT, and everything on a carrier without streams.
@@ -30,17 +32,6 @@ const (
 	LinkNormal      LinkCode = 0
 	LinkControlDown LinkCode = 1 // the control stream ended without a DISCONNECT, or broke the protocol
 	LinkOverloaded  LinkCode = 2 // no room for another client
-)
-
-// A Carrier says what carries a Link.
-type Carrier string
-
-const (
-	TCP       Carrier = "tcp"
-	TLS       Carrier = "tls"
-	WebSocket Carrier = "ws"
-	WSS       Carrier = "wss"
-	QUIC      Carrier = "quic"
 )
 
 // A Link is one client's network connection.
@@ -90,6 +81,13 @@ type Link interface {
 	// CloseWithCode ends the Link at once; what was not yet delivered is lost.
 	// Only the first call counts.
 	CloseWithCode(code LinkCode) error
+}
+
+// A CodeSetter is a Link on which the end of the control stream ends everything,
+// and says why: the Close frame of a WebSocket does. SetCode says it before
+// CloseWrite is called; without it the end is a normal one.
+type CodeSetter interface {
+	SetCode(code LinkCode)
 }
 
 // A Stream is one ordered byte stream of a Link.

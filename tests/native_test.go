@@ -51,15 +51,16 @@ func TestABuildWithoutTheLibrariesSaysWhatToDo(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
 	}
-	capi := filepath.Join("ngtcp2", "internal", "capi")
-	require.NoError(t, os.CopyFS(filepath.Join(dir, capi), os.DirFS(filepath.Join("..", capi))))
-	require.NoError(t, os.RemoveAll(filepath.Join(dir, capi, "libraries.h")))
-	for _, tags := range []string{"ngtcp2", "ngtcp2,wolfssl"} {
-		cmd := exec.CommandContext(t.Context(), "go", "build", "-mod=mod", "-tags="+tags, "./"+filepath.ToSlash(capi))
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "GOFLAGS=", "CGO_CFLAGS=", "CGO_LDFLAGS=")
-		out, err := cmd.CombinedOutput()
-		require.Error(t, err, tags)
-		require.Contains(t, string(out), "the C libraries are missing: run make deps", tags)
+	for _, pkg := range []string{filepath.Join("ngtcp2", "internal", "capi"), "nghttp3"} {
+		require.NoError(t, os.CopyFS(filepath.Join(dir, pkg), os.DirFS(filepath.Join("..", pkg))))
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, pkg, "libraries.h")))
+		for _, tags := range []string{"ngtcp2", "ngtcp2,wolfssl"} {
+			cmd := exec.CommandContext(t.Context(), "go", "build", "-mod=mod", "-tags="+tags, "./"+filepath.ToSlash(pkg))
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "GOFLAGS=", "CGO_CFLAGS=", "CGO_LDFLAGS=")
+			out, err := cmd.CombinedOutput()
+			require.Error(t, err, tags)
+			require.Contains(t, string(out), "the C libraries are missing: run make deps", pkg)
+		}
 	}
 }

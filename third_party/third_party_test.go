@@ -123,3 +123,86 @@ func TestEveryComponentOfTheProgramHasItsLicenceHere(t *testing.T) {
 	_, ok := thirdparty.Licence("nothing")
 	require.False(t, ok)
 }
+
+// notices returns the sections of what build/notices.sh prints for a build: from
+// the name and the version of a component to the text.
+func notices(t *testing.T, tags, cgo string) map[string]string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "../build/notices.sh", tags)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
+	cmd.Stderr = t.Output()
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	found := map[string]string{}
+	bar := strings.Repeat("=", 64) + "\n"
+	parts := strings.Split(string(out), "\n"+bar)[1:] // a name and its text, in turn
+	require.Zero(t, len(parts)%2)
+	for i := 0; i < len(parts); i += 2 {
+		require.NotContains(t, found, parts[i])
+		found[parts[i]] = parts[i+1]
+	}
+	return found
+}
+
+func TestNoticesHaveTheTextsOfWhatABuildLinks(t *testing.T) {
+	for _, build := range []struct {
+		tags, cgo string
+		libraries []string
+	}{
+		{"", "0", nil},
+		{"ngtcp2", "0", nil},
+		{"ngtcp2 system", "1", nil},
+		{"ngtcp2", "1", []string{"nghttp3", "ngtcp2", "openssl"}},
+		{"ngtcp2,wolfssl", "1", []string{"nghttp3", "ngtcp2", "wolfssl"}},
+	} {
+		t.Run(build.tags+" cgo "+build.cgo, func(t *testing.T) {
+			for _, l := range build.libraries {
+				if _, err := os.Stat(filepath.Join("..", "build", "out", "licences", l)); err != nil {
+					t.Skipf("%s is not in this tree's build/out: make deps", l)
+				}
+			}
+			cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-tags="+build.tags,
+				"-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}{{end}}{{end}}", "../cmd/anyquic")
+			cmd.Env = append(os.Environ(), "CGO_ENABLED="+build.cgo)
+			cmd.Stderr = t.Output()
+			out, err := cmd.Output()
+			require.NoError(t, err)
+			want := slices.Concat([]string{"anyquic", "go"}, build.libraries)
+			for line := range strings.Lines(string(out)) {
+				if line = strings.TrimSpace(line); line != "" && !slices.Contains(want, line) {
+					want = append(want, line)
+				}
+			}
+
+			var have []string
+			for name, text := range notices(t, build.tags, build.cgo) {
+				component, version, _ := strings.Cut(name, " ")
+				if component == "go" || slices.Contains(build.libraries, component) {
+					require.NotEmpty(t, version, component)
+					name = component // its version is that of this machine
+				}
+				have = append(have, name)
+				spdx, listed := thirdparty.Licence(component)
+				require.Equal(t, component != "anyquic", listed, component)
+				if listed {
+					require.Equal(t, spdx, classify(text), name)
+				}
+			}
+			require.ElementsMatch(t, want, have)
+		})
+	}
+}
+
+func TestNoticesHaveThoseOfParts(t *testing.T) {
+	modules := notices(t, "", "0")
+	const client = "github.com/prometheus/client_golang"
+	for name, text := range modules {
+		if strings.HasPrefix(name, client+" ") {
+			require.Contains(t, text, "Apache License")
+			require.Contains(t, text, "The Go Authors", "of a package in a folder of its own, with its own licence")
+			require.Contains(t, text, "Prometheus instrumentation library", "NOTICE")
+			return
+		}
+	}
+	require.Fail(t, client+" is not linked")
+}

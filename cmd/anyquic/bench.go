@@ -22,7 +22,7 @@ round; the table shows medians and the ratio to the first target.`,
 		Args: cobra.NoArgs,
 		RunE: help,
 	}
-	cmd.AddCommand(newBenchMQTT(), newBenchTransport(), newBenchBroker(), newBenchTransportServer(), newBenchTransportClient())
+	cmd.AddCommand(newBenchMQTT(), newBenchTransport(), newBenchH3(), newBenchBroker(), newBenchH3Server(), newBenchTransportServer(), newBenchTransportClient())
 	return cmd
 }
 

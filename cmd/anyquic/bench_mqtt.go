@@ -14,7 +14,6 @@ import (
 
 	"github.com/anyquic/anyquic/cmd/anyquic/internal/bench"
 	"github.com/anyquic/anyquic/internal/benchproc"
-	"github.com/anyquic/anyquic/mqtt/mqttquic"
 	"github.com/anyquic/anyquic/mqtt/packet"
 	"github.com/anyquic/anyquic/transport"
 )
@@ -62,7 +61,7 @@ NAME=URL for one that is running.`,
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	f.bind(cmd)
-	fs.StringSliceVar(&f.carriers, "carrier", []string{"tcp", "quic"}, "carriers to measure: tcp, tls, ws, wss, quic")
+	fs.StringSliceVar(&f.carriers, "carrier", []string{"tcp", "quic"}, "carriers to measure: tcp, tls, ws, wss, wss+h3, quic, wt")
 	fs.StringArrayVar(&f.peers, "peer", nil, "another broker, NAME=COMMAND or NAME=URL; may be given several times")
 	fs.StringSliceVar(&f.scenarios, "scenario", []string{"throughput", "latency", "idle"}, "what to measure")
 	fs.Uint8Var(&f.qos, "qos", 0, "quality of service: 0, 1 or 2")
@@ -95,7 +94,7 @@ func (f *benchMQTTFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	b := &bench.MQTT{
-		QUIC: &mqttquic.Dialer{Transport: quic}, Version: packet.V5, QoS: qos,
+		Dialers: dialers(quic), Version: packet.V5, QoS: qos,
 		Pairs: f.pairs, Size: f.size, Messages: f.messages,
 		Progress: func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), s) },
 	}
@@ -157,7 +156,7 @@ func (f *benchMQTTFlags) targets(cmd *cobra.Command, quic transport.Transport) (
 	for _, carrier := range f.carriers {
 		url, ok := own.URLs[carrier]
 		if !ok {
-			return nil, stop, fmt.Errorf("--carrier %q: use tcp, tls, ws, wss or quic", carrier)
+			return nil, stop, fmt.Errorf("--carrier %q: use tcp, tls, ws, wss, wss+h3, quic or wt", carrier)
 		}
 		targets = append(targets, bench.MQTTTarget{Name: "anyquic/" + carrier, URL: url, Proc: own})
 	}
@@ -216,6 +215,11 @@ func newBenchBroker() *cobra.Command {
 				hello := benchproc.Hello{URLs: make(map[string]string)}
 				for _, l := range open {
 					hello.URLs[l.name] = l.url
+					for _, m := range l.more {
+						if name := string(m.carrier); hello.URLs[name] == "" {
+							hello.URLs[name] = m.url
+						}
+					}
 				}
 				go func() { // ends with standard input, that is with the parent
 					defer cancel()

@@ -15,9 +15,10 @@ import (
 	"github.com/anyquic/anyquic/transport/engine"
 )
 
-// TestMain lets the test's own binary be the servers that the benchmarks start.
+// TestMain lets the test's own binary be the servers that the benchmarks start, and
+// the service that systemd does.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 2 && os.Args[1] == "bench" {
+	if len(os.Args) > 2 && (os.Args[1] == "bench" || os.Args[1] == "h3") {
 		if os.Args[2] == "idler" {
 			os.Exit(idler())
 		}
@@ -60,9 +61,9 @@ func (r benchReport) value(t *testing.T, target, scenario, metric string) float6
 }
 
 func TestBenchMQTTMeasuresEveryCarrier(t *testing.T) {
-	r := benchReportOf(t, "mqtt", "--carrier", "tcp,tls,wss,quic", "--pairs", "2", "--messages", "2000",
+	r := benchReportOf(t, "mqtt", "--carrier", "tcp,tls,wss,wss+h3,quic,wt", "--pairs", "2", "--messages", "2000",
 		"--rate", "200", "--duration", "100ms", "--idle", "20")
-	for _, carrier := range []string{"tcp", "tls", "wss", "quic"} {
+	for _, carrier := range []string{"tcp", "tls", "wss", "wss+h3", "quic", "wt"} {
 		target := "anyquic/" + carrier
 		require.Positive(t, r.value(t, target, "throughput", "rate"))
 		require.Zero(t, r.value(t, target, "throughput", "lost"))
@@ -125,6 +126,29 @@ func TestBenchTransportNamesTheCongestionControl(t *testing.T) {
 	require.Positive(t, r.value(t, e.Name()+"/"+cc, "pings", "32-byte ping-pong, p50"))
 }
 
+func TestBenchH3MeasuresTheServersOnEveryEngine(t *testing.T) {
+	name := engine.Default().Name()
+	r := benchReportOf(t, "h3", "--requests", "200", "--conns", "2", "--parallel", "3", "--bulk", "300000", "--idle", "5",
+		"--peer", "same="+os.Args[0]+" bench h3-server --engine "+name)
+	targets := []string{"same"}
+	for _, e := range engine.All() {
+		targets = append(targets, "anyquic/"+e.Name())
+	}
+	require.Equal(t, "same", r.Figures[0].Target, "ratios are to the peer")
+	for _, target := range targets {
+		for _, metric := range [][2]string{
+			{"requests", "rate"},
+			{"requests", "latency, p99"},
+			{"bulk", "download"},
+			{"bulk", "upload"},
+		} {
+			require.Positive(t, r.value(t, target, metric[0], metric[1]))
+		}
+		r.value(t, target, "idle", "HTTP/3 connection, Go heap and stacks")
+		r.value(t, target, "idle", "bare QUIC connection, Go heap and stacks")
+	}
+}
+
 func TestBenchRefusesWhatItCannotMeasure(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
@@ -143,6 +167,12 @@ func TestBenchRefusesWhatItCannotMeasure(t *testing.T) {
 		{[]string{"transport", "--peer", "quic-go"}, `--peer "quic-go"`},
 		{[]string{"transport", "--scenario", "pings", "--peer", "none=/nowhere/server", "--pings", "1", "--rounds", "1"}, "/nowhere/server"},
 		{[]string{"transport", "--bulk", "0"}, "1 or more"},
+		{[]string{"h3", "--scenario", "speed"}, `"speed"`},
+		{[]string{"h3", "--engine", "msquic"}, "msquic"},
+		{[]string{"h3", "--client", "msquic"}, "msquic"},
+		{[]string{"h3", "--peer", "quic-go"}, `--peer "quic-go"`},
+		{[]string{"h3", "--peer", "none=/nowhere/server"}, "/nowhere/server"},
+		{[]string{"h3", "--conns", "0"}, "1 or more"},
 	} {
 		code, _, stderr := anyquic(t, append([]string{"bench"}, tt.args...)...)
 		require.Equal(t, 1, code, strings.Join(tt.args, " "))

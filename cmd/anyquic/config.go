@@ -8,12 +8,14 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/pflag"
 
 	"github.com/anyquic/anyquic/mqtt/broker"
+	"github.com/anyquic/anyquic/mqtt/mqttweb"
 	"github.com/anyquic/anyquic/mqtt/session"
 )
 
@@ -41,6 +43,8 @@ type listenConfig struct {
 	WS      string `yaml:"ws"`  // WebSocket without TLS
 	WSS     string `yaml:"wss"` // WebSocket on HTTPS
 	WSPath  string `yaml:"ws-path"`
+	Origins string `yaml:"origins"` // with commas
+	HTTP3   bool   `yaml:"http3"`   // on the UDP ports of WSS and QUIC
 	QUIC    string `yaml:"quic"`
 	Metrics string `yaml:"metrics"`
 }
@@ -80,7 +84,7 @@ func defaults() serveConfig {
 	l := b.Limits
 	return serveConfig{
 		Host:   "127.0.0.1",
-		Listen: listenConfig{WS: off, WSPath: "/mqtt", Metrics: "127.0.0.1:9090"},
+		Listen: listenConfig{WS: off, WSPath: mqttweb.Path, HTTP3: true, Metrics: "127.0.0.1:9090"},
 		Limits: limitsConfig{
 			MaxConnections:    b.MaxConns,
 			QueueBytes:        l.QueueBytes,
@@ -110,8 +114,10 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Listen.TCP, "tcp", c.Listen.TCP, `MQTT on TCP, HOST:PORT or "off" (default HOST:1883)`)
 	fs.StringVar(&c.Listen.TLS, "tls", c.Listen.TLS, `MQTT on TLS, HOST:PORT or "off" (default HOST:8883)`)
 	fs.StringVar(&c.Listen.WS, "ws", c.Listen.WS, `MQTT on WebSocket without TLS, HOST:PORT or "off"`)
-	fs.StringVar(&c.Listen.WSS, "wss", c.Listen.WSS, `MQTT on WebSocket over HTTPS, HOST:PORT or "off" (default HOST:8443)`)
-	fs.StringVar(&c.Listen.WSPath, "ws-path", c.Listen.WSPath, "path of the WebSocket endpoint")
+	fs.StringVar(&c.Listen.WSS, "wss", c.Listen.WSS, `MQTT on WebSocket over HTTPS, HOST:PORT or "off" (default HOST:8443, TCP and UDP)`)
+	fs.StringVar(&c.Listen.WSPath, "ws-path", c.Listen.WSPath, "path of the WebSocket and WebTransport endpoint")
+	fs.StringVar(&c.Listen.Origins, "origins", c.Listen.Origins, `other origins whose pages may connect, with commas: https://example.com, *.example.com, or * for all`)
+	fs.BoolVar(&c.Listen.HTTP3, "http3", c.Listen.HTTP3, "WebSocket on HTTP/3 and WebTransport, on the UDP ports of --wss and --quic")
 	fs.StringVar(&c.Listen.QUIC, "quic", c.Listen.QUIC, `MQTT on QUIC, HOST:PORT or "off" (default HOST:14567, UDP)`)
 	fs.StringVar(&c.Listen.Metrics, "metrics", c.Listen.Metrics, `Prometheus /metrics and /healthz, HOST:PORT or "off"`)
 	fs.StringVar(&c.Certificate.Cert, "cert", c.Certificate.Cert, "PEM file with the certificate chain (default: a self-signed one, made at start)")
@@ -255,6 +261,16 @@ func checkAddr(flag, addr string) error {
 		return fmt.Errorf("--%s %q: port %q is not a number from 0 to 65535", flag, addr, port)
 	}
 	return nil
+}
+
+// origins returns the list that Origins is.
+func (c *listenConfig) origins() (list []string) {
+	for o := range strings.SplitSeq(c.Origins, ",") {
+		if o = strings.TrimSpace(o); o != "" {
+			list = append(list, o)
+		}
+	}
+	return list
 }
 
 // brokerConfig returns what the broker needs of c.

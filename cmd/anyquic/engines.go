@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/anyquic/anyquic/http3"
 	"github.com/anyquic/anyquic/transport"
 	"github.com/anyquic/anyquic/transport/engine"
 )
@@ -66,7 +67,24 @@ func printEngines(w io.Writer, infos []engineInfo) error {
 	for _, row := range table {
 		fmt.Fprintln(tw, strings.Join(row, "\t"))
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nHTTP/3 on any of them: %s\n", codecList(http3.Codecs()))
+	return err
+}
+
+// codecList says which codecs HTTP/3 has in this build, the preferred first.
+func codecList(codecs []http3.CodecInfo) string {
+	var all []string
+	for _, c := range codecs {
+		table := "QPACK's static table"
+		if c.DynamicTable {
+			table = "QPACK's dynamic table"
+		}
+		all = append(all, fmt.Sprintf("codec %s%s with %s", c.Name, libraries(c.Versions), table))
+	}
+	return strings.Join(all, ", or ")
 }
 
 // featureTable returns features by engine, without a heading. `anyquic engines`

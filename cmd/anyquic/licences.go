@@ -69,6 +69,6 @@ func printLicences(w io.Writer, list []component) error {
 			fmt.Fprintf(w, "\nwolfSSL is %s. Who passes this program on passes on the whole of it under\nthat licence, unless wolfSSL Inc. has sold them another.\n", c.Licence)
 		}
 	}
-	_, err := fmt.Fprintln(w, "\nWho passes this program on adds the licences' texts and copyright notices: those of the\nC libraries are in build/out/licences after make deps, those of Go modules in their folders.")
+	_, err := fmt.Fprintln(w, "\nWho passes this program on adds the licences' texts and copyright notices: make notices,\nin the source of anyquic, writes them into one file.")
 	return err
 }

@@ -14,18 +14,23 @@ import (
 
 	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/mqtt/broker"
-	"github.com/anyquic/anyquic/mqtt/mqttquic"
 	"github.com/anyquic/anyquic/transport"
 )
 
-// A listener is one open socket of the program.
+// A listener is one open port of the program.
 type listener struct {
 	name  string // as the flag that opens it
 	addr  net.Addr
-	url   string                         // for clients; empty for the metrics
-	serve func() error                   // blocks until close; returns nil then
-	close func() error                   // stops accepting; connections live on
-	stats func() transport.EndpointStats // of a QUIC socket, else nil
+	url   string       // for clients; empty for the metrics
+	more  []carrierURL // other carriers on the same port
+	serve func() error // blocks until close; returns nil then
+	close func() error // stops accepting; connections live on
+}
+
+// A carrierURL is a way to reach a listener.
+type carrierURL struct {
+	carrier mqtt.Carrier
+	url     string
 }
 
 // listeners opens what cfg asks for, the metrics last. If one cannot be opened,
@@ -40,10 +45,8 @@ func listeners(cfg *serveConfig, b *broker.Broker, quic transport.Transport, cer
 		}
 	}()
 	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
-	websocket := http.NewServeMux()
-	websocket.Handle(cfg.Listen.WSPath, b.WebSocketHandler())
-
-	var quicStats func() transport.EndpointStats
+	counted := &countedEngine{Transport: quic}
+	web := &webListeners{cfg: cfg, broker: b, quic: counted, tls: config, log: log}
 	for _, l := range []struct {
 		name, addr string
 		open       func(name, addr string) (*listener, error)
@@ -54,21 +57,11 @@ func listeners(cfg *serveConfig, b *broker.Broker, quic transport.Transport, cer
 		{"tls", cfg.Listen.TLS, func(name, addr string) (*listener, error) {
 			return listenStream(name, addr, config, "mqtts", func(ln net.Listener) error { return b.Serve(ln, mqtt.TLS) })
 		}},
-		{"ws", cfg.Listen.WS, func(name, addr string) (*listener, error) {
-			return listenHTTP(name, addr, nil, "ws", cfg.Listen.WSPath, websocket, log)
-		}},
-		{"wss", cfg.Listen.WSS, func(name, addr string) (*listener, error) {
-			return listenHTTP(name, addr, config, "wss", cfg.Listen.WSPath, websocket, log)
-		}},
-		{"quic", cfg.Listen.QUIC, func(name, addr string) (*listener, error) {
-			l, err := listenQUIC(name, addr, config, quic, cfg, b)
-			if err == nil {
-				quicStats = l.stats
-			}
-			return l, err
-		}},
+		{"ws", cfg.Listen.WS, web.plain},
+		{"wss", cfg.Listen.WSS, web.secure},
+		{"quic", cfg.Listen.QUIC, web.sharedQUIC},
 		{"metrics", cfg.Listen.Metrics, func(name, addr string) (*listener, error) {
-			return listenHTTP(name, addr, nil, "", "", monitoring(b, quic, quicStats, draining), log)
+			return listenHTTP(name, addr, monitoring(b, quic, counted.stats, draining), log)
 		}},
 	} {
 		if l.addr == off {
@@ -102,66 +95,58 @@ func listenStream(name, addr string, config *tls.Config, scheme string, serve fu
 	}, nil
 }
 
-// listenHTTP opens a TCP socket with an HTTP server for handler on it.
-func listenHTTP(name, addr string, config *tls.Config, scheme, path string, handler http.Handler, log *slog.Logger) (*listener, error) {
+// listenHTTP opens a TCP socket with a server of HTTP/1.1 for handler on it.
+func listenHTTP(name, addr string, handler http.Handler, log *slog.Logger) (*listener, error) {
 	srv := &http.Server{
 		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       time.Minute,
+		ReadHeaderTimeout: httpHeaderTimeout,
+		IdleTimeout:       httpIdleTimeout,
 		ErrorLog:          slog.NewLogLogger(log.With("listener", name).Handler(), slog.LevelDebug),
-		// WebSocket over HTTP/2 needs extended CONNECT, which net/http does not
-		// offer: without h2 in ALPN every client asks for HTTP/1.1.
-		Protocols: new(http.Protocols),
+		Protocols:         new(http.Protocols),
 	}
 	srv.Protocols.SetHTTP1(true)
-	if config != nil {
-		config = config.Clone()
-		config.NextProtos = []string{"http/1.1"}
-	}
-	l, err := listenStream(name, addr, config, scheme, func(ln net.Listener) error {
-		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+	l, err := listenStream(name, addr, nil, "", func(ln net.Listener) error { return ignoreServerClosed(srv.Serve(ln)) })
 	if err != nil {
 		return nil, err
 	}
-	l.url += path
-	if scheme == "" {
-		l.url = ""
-	}
+	l.url = ""
 	closeSocket := l.close
 	l.close = func() error {
 		// Hijacked connections, which WebSockets are, belong to the broker.
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		err := srv.Shutdown(ctx)
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = srv.Close()
-		}
 		// If Serve never ran, Shutdown does not know the socket.
-		return errors.Join(err, ignoreClosed(closeSocket()))
+		return errors.Join(shutDown(srv), ignoreClosed(closeSocket()))
 	}
 	return l, nil
 }
 
-func listenQUIC(name, addr string, config *tls.Config, quic transport.Transport, cfg *serveConfig, b *broker.Broker) (*listener, error) {
-	ln, err := mqttquic.ListenAddr(quic, addr, &mqttquic.ListenConfig{
-		TLS:     config,
-		Options: transport.Options{MaxConns: cfg.Limits.MaxConnections},
-	})
-	if err != nil {
-		return nil, err
+const (
+	httpHeaderTimeout = 10 * time.Second
+	httpIdleTimeout   = time.Minute
+
+	// httpShutdownTimeout bounds what follows after the broker has ended: that
+	// clients hear of it.
+	httpShutdownTimeout = time.Second
+)
+
+// shutDown ends a server of HTTP, by force if need be.
+func shutDown(srv interface {
+	Shutdown(context.Context) error
+	Close() error
+}) error {
+	ctx, cancel := context.WithTimeout(context.Background(), httpShutdownTimeout)
+	defer cancel()
+	err := srv.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = srv.Close()
 	}
-	return &listener{
-		name:  name,
-		addr:  ln.Addr(),
-		url:   "mqtt+quic://" + dialable(ln.Addr()),
-		serve: func() error { return b.ServeLinks(ln) },
-		close: ln.Close,
-		stats: ln.Stats,
-	}, nil
+	return err
+}
+
+func ignoreServerClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
 }
 
 // dialable returns the address for a client on this machine: an unspecified

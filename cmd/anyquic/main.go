@@ -1,8 +1,11 @@
-// Command anyquic serves and speaks MQTT over QUIC, TCP, TLS and WebSocket.
+// Command anyquic serves and speaks MQTT over QUIC, TCP, TLS, WebSocket and
+// WebTransport, and HTTP/1.1, HTTP/2 and HTTP/3.
 //
 //	anyquic serve                                     a broker on loopback
 //	anyquic mqtt sub mqtt+quic://localhost -t 'a/#'   subscribe
 //	anyquic mqtt pub mqtt+quic://localhost -t a -m x  publish
+//	anyquic h3 serve .                                a folder over every version of HTTP
+//	anyquic h3 get https://localhost:8443/            fetch over HTTP/3
 //	anyquic bench mqtt                                what it can do here
 //	anyquic engines                                   what carries the packets
 //
@@ -69,7 +72,7 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().String("engine", "", "QUIC engine by `name`, see anyquic engines (default the preferred one)")
-	root.AddCommand(newServe(), newMQTT(), newBench(), newEngines(), newVersion())
+	root.AddCommand(newServe(), newMQTT(), newH3(), newBench(), newEngines(), newVersion())
 	return root
 }
 

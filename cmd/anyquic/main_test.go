@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -15,6 +18,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/anyquic/anyquic/http3"
+	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/transport/engine"
 )
 
@@ -60,10 +65,14 @@ type served struct {
 	code   chan int
 }
 
+// url returns where a listener is, or a carrier that has none of its own.
 func (s *served) url(name string) string {
 	for _, l := range s.Listeners {
 		if l.Name == name {
 			return l.URL
+		}
+		if url := l.More[mqtt.Carrier(name)]; url != "" {
+			return url
 		}
 	}
 	return ""
@@ -105,14 +114,91 @@ func startServe(t *testing.T, args ...string) *served {
 
 func TestEveryCarrierDeliversWhatIsPublished(t *testing.T) {
 	s := startServe(t)
-	for _, carrier := range []string{"tcp", "tls", "ws", "wss", "quic"} {
-		t.Run(carrier, func(t *testing.T) {
-			code, _, stderr := anyquic(t, "mqtt", "pub", s.url(carrier), "--insecure", "-t", "t/"+carrier, "-m", "kept", "-q", "1", "-r")
+	urls := map[string]string{"wss+h2": strings.Replace(s.url("wss"), "wss:", "wss+h2:", 1)}
+	for _, carrier := range []string{"tcp", "tls", "ws", "wss", "wss+h3", "quic", "wt"} {
+		urls[carrier] = s.url(carrier)
+	}
+	for _, l := range s.Listeners {
+		if l.Name == "quic" {
+			for carrier, url := range l.More {
+				urls[string(carrier)+" on the port of QUIC"] = url
+			}
+		}
+	}
+	require.Len(t, urls, 10)
+	for name, url := range urls {
+		t.Run(name, func(t *testing.T) {
+			topic := "t/" + strings.ReplaceAll(name, "+", "-")
+			code, _, stderr := anyquic(t, "mqtt", "pub", url, "--insecure", "-t", topic, "-m", "kept", "-q", "1", "-r")
 			require.Zero(t, code, stderr)
-			code, stdout, stderr := anyquic(t, "mqtt", "sub", s.url(carrier), "--insecure", "-t", "t/"+carrier, "-C", "1", "-v", "-W", "20s")
+			code, stdout, stderr := anyquic(t, "mqtt", "sub", url, "--insecure", "-t", topic, "-C", "1", "-v", "-W", "20s")
 			require.Zero(t, code, stderr)
-			require.Equal(t, "t/"+carrier+" kept\n", stdout)
+			require.Equal(t, topic+" kept\n", stdout)
 		})
+	}
+	_, metrics := s.get(t, "/metrics")
+	for carrier, n := range map[string]int{"tcp": 2, "tls": 2, "ws": 2, "wss": 2, "wss+h2": 2, "wss+h3": 4, "quic": 2, "wt": 4} {
+		require.Contains(t, metrics, fmt.Sprintf(`anyquic_mqtt_connections_total{carrier="%s"} %d`, carrier, n))
+	}
+	require.Contains(t, metrics, "anyquic_quic_handshakes_total 10\n", "of both UDP ports")
+}
+
+// get asks the metrics listener.
+func (s *served) get(t *testing.T, path string) (status int, body string) {
+	t.Helper()
+	resp, err := http.Get("http://" + s.addr("metrics") + path)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(b)
+}
+
+func TestHTTP3IsAdvertisedAndCanBeTurnedOff(t *testing.T) {
+	ask := func(s *served) http.Header {
+		c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+		defer c.CloseIdleConnections()
+		resp, err := c.Get("https://" + s.addr("wss") + "/mqtt")
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusUpgradeRequired, resp.StatusCode)
+		return resp.Header
+	}
+	s := startServe(t)
+	_, port, err := net.SplitHostPort(s.addr("wss"))
+	require.NoError(t, err)
+	require.Equal(t, `h3=":`+port+`"; ma=86400`, ask(s).Get("Alt-Svc"))
+
+	without := startServe(t, "--http3=false")
+	require.Empty(t, ask(without).Get("Alt-Svc"))
+	for _, l := range without.Listeners {
+		require.Empty(t, l.More)
+		if l.Name == "quic" {
+			url := "wss+h3://" + l.Addr + "/mqtt"
+			code, _, stderr := anyquic(t, "mqtt", "pub", url, "--insecure", "-t", "x", "-m", "a")
+			require.Equal(t, 1, code)
+			require.NotEmpty(t, stderr)
+		}
+	}
+}
+
+func TestOriginsMayConnectIfTheyAreNamed(t *testing.T) {
+	s := startServe(t, "--origins", "https://app.example, *.pages.example")
+	for origin, want := range map[string]int{
+		"https://app.example":     http.StatusSwitchingProtocols,
+		"https://a.pages.example": http.StatusSwitchingProtocols,
+		"https://evil.example":    http.StatusForbidden,
+	} {
+		c, err := net.Dial("tcp", s.addr("ws"))
+		require.NoError(t, err)
+		_, err = io.WriteString(c, "GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nOrigin: "+origin+"\r\n\r\n")
+		require.NoError(t, err)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, want, resp.StatusCode, origin)
+		require.NoError(t, c.Close())
 	}
 }
 
@@ -138,18 +224,10 @@ func TestMetricsCountAndHealthAnswers(t *testing.T) {
 	s := startServe(t)
 	code, _, stderr := anyquic(t, "mqtt", "pub", s.url("quic"), "--insecure", "-t", "m", "-m", "x", "-q", "1")
 	require.Zero(t, code, stderr)
-	get := func(path string) (int, string) {
-		resp, err := http.Get("http://" + s.addr("metrics") + path)
-		require.NoError(t, err)
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		require.NoError(t, err)
-		return resp.StatusCode, string(b)
-	}
-	status, body := get("/healthz")
+	status, body := s.get(t, "/healthz")
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "ok\n", body)
-	_, body = get("/metrics")
+	_, body = s.get(t, "/metrics")
 	for _, line := range []string{
 		`anyquic_mqtt_connections_total{carrier="quic"} 1`,
 		`anyquic_mqtt_messages_received_total{qos="1"} 1`,
@@ -193,6 +271,7 @@ func TestEnginesAndVersionSayWhatIsInside(t *testing.T) {
 	code, stdout, _ = anyquic(t, "engines")
 	require.Zero(t, code)
 	require.Contains(t, stdout, "active migration")
+	require.Contains(t, stdout, "HTTP/3 on any of them: codec "+http3.Codecs()[0].Name)
 
 	code, stdout, _ = anyquic(t, "version", "--json")
 	require.Zero(t, code)

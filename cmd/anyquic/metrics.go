@@ -15,7 +15,7 @@ import (
 
 // monitoring serves /metrics for Prometheus and /healthz for supervisors and
 // load balancers: 200 while the broker accepts clients, 503 while it drains.
-func monitoring(b *broker.Broker, quic transport.Transport, endpoint func() transport.EndpointStats, draining *atomic.Bool) http.Handler {
+func monitoring(b *broker.Broker, quic transport.Transport, endpoint func() (transport.EndpointStats, bool), draining *atomic.Bool) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(),
@@ -40,7 +40,7 @@ func monitoring(b *broker.Broker, quic transport.Transport, endpoint func() tran
 // few values: never a client, a topic or an address.
 type collector struct {
 	broker   *broker.Broker
-	endpoint func() transport.EndpointStats // of the QUIC socket; nil: there is none
+	endpoint func() (transport.EndpointStats, bool) // of the QUIC sockets; false: there is none
 
 	info, connections, accepted, refused          *prometheus.Desc
 	packetsIn, packetsOut, messagesIn, messageOut *prometheus.Desc
@@ -54,7 +54,7 @@ type collector struct {
 	infoLabels []string
 }
 
-func newCollector(b *broker.Broker, quic transport.Transport, endpoint func() transport.EndpointStats) *collector {
+func newCollector(b *broker.Broker, quic transport.Transport, endpoint func() (transport.EndpointStats, bool)) *collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("anyquic_"+name, help, labels, nil)
 	}
@@ -134,8 +134,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for code, n := range s.Disconnects {
 		counter(c.disconnects, float64(n), code.String(), strconv.Itoa(int(code)))
 	}
-	if c.endpoint != nil {
-		q := c.endpoint()
+	if q, ok := c.endpoint(); ok {
 		gauge(c.quicOpen, float64(q.ConnsOpen))
 		counter(c.quicAccepted, float64(q.ConnsAccepted))
 		counter(c.quicRefused, float64(q.ConnsRefused))

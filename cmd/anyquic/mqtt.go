@@ -14,7 +14,9 @@ import (
 
 	"github.com/anyquic/anyquic/mqtt/client"
 	"github.com/anyquic/anyquic/mqtt/mqttquic"
+	"github.com/anyquic/anyquic/mqtt/mqttweb"
 	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/transport"
 )
 
 func newMQTT() *cobra.Command {
@@ -25,9 +27,12 @@ func newMQTT() *cobra.Command {
 
   mqtt://HOST:1883        TCP
   mqtts://HOST:8883       TLS
+  mqtt+quic://HOST:14567  QUIC
   ws://HOST/mqtt          WebSocket
   wss://HOST/mqtt         WebSocket over HTTPS
-  mqtt+quic://HOST:14567  QUIC
+  wss+h2://HOST/mqtt      WebSocket on HTTP/2
+  wss+h3://HOST/mqtt      WebSocket on HTTP/3
+  mqtt+wt://HOST/mqtt     WebTransport
 
 Options are named as those of mosquitto_pub and mosquitto_sub.`,
 		Args: cobra.NoArgs,
@@ -99,7 +104,7 @@ func (f *connectFlags) config(cmd *cobra.Command, url string) (*client.Config, e
 	cfg := &client.Config{
 		URL:           url,
 		TLS:           config,
-		QUIC:          &mqttquic.Dialer{Transport: quic},
+		Dialers:       dialers(quic),
 		Version:       version,
 		ClientID:      f.id,
 		CleanStart:    !f.keepSession,
@@ -121,6 +126,11 @@ func (f *connectFlags) config(cmd *cobra.Command, url string) (*client.Config, e
 		cfg.Will = &packet.Will{Topic: f.willTopic, Payload: []byte(f.willPayload), QoS: packet.QoS(f.willQoS), Retain: f.willRetain}
 	}
 	return cfg, nil
+}
+
+// dialers are for all carriers beyond TCP and TLS.
+func dialers(quic transport.Transport) []client.LinkDialer {
+	return []client.LinkDialer{&mqttquic.Dialer{Transport: quic}, &mqttweb.Dialer{Transport: quic}}
 }
 
 func (f *connectFlags) tls() (*tls.Config, error) {

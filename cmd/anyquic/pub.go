@@ -40,6 +40,7 @@ func newPub() *cobra.Command {
 		Short: "Publish messages",
 		Example: `  anyquic mqtt pub mqtt://localhost -t sensors/1/temp -m 21.5
   anyquic mqtt pub mqtt+quic://localhost --insecure -t a -q 1 -r -m kept
+  anyquic mqtt pub wss+h3://localhost:8443 --insecure -t a -m 'over HTTP/3'
   seq 1000 | anyquic mqtt pub mqtts://broker.example --cafile ca.pem -t n -q 2 -l`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },

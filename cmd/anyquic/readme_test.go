@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyquic/anyquic/internal/selfcert"
@@ -37,7 +39,7 @@ func TestREADMEIsWhatTheCodeSays(t *testing.T) {
 		source := strings.Fields(part)[2]
 		return fmt.Sprintf("<!-- begin: %s -->\n%s<!-- end -->", source, generated(t, source))
 	})
-	require.Equal(t, 3, n, "parts between markers")
+	require.Equal(t, 5, n, "parts between markers")
 	if *update {
 		require.NoError(t, os.WriteFile(file, []byte(want), 0o644))
 		return
@@ -59,9 +61,11 @@ func generated(t *testing.T, source string) string {
 	return "```go\nfunc main() {" + body + "```\n\nThe whole file, with its imports: [" + source + "](" + source + ").\n"
 }
 
-// TestREADMEProgramsRun runs the two programs of the README against each other.
-func TestREADMEProgramsRun(t *testing.T) {
-	dir := t.TempDir()
+// examples builds programs of the README, with a port of the page replaced by a free
+// one, in a folder with a certificate.
+func examples(t *testing.T, addr string, names ...string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	cert, err := selfcert.New(time.Now())
 	require.NoError(t, err)
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
@@ -73,12 +77,12 @@ func TestREADMEProgramsRun(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600))
 	}
 	port := freeUDPPort(t)
-	for _, name := range []string{"broker", "client"} {
-		// The README's port may be taken on this machine, by the README's own broker.
+	for _, name := range names {
+		// The README's port may be taken on this machine, by the README's own server.
 		code, err := os.ReadFile(filepath.Join(root, "examples", name, "main.go"))
 		require.NoError(t, err)
-		require.Contains(t, string(code), "localhost:14567")
-		moved := strings.ReplaceAll(string(code), "localhost:14567", "localhost:"+port)
+		require.Contains(t, string(code), addr)
+		moved := strings.ReplaceAll(string(code), addr, "localhost:"+port)
 		overlay := filepath.Join(dir, name+".go")
 		require.NoError(t, os.WriteFile(overlay, []byte(moved), 0o600))
 		original, err := filepath.Abs(filepath.Join(root, "examples", name, "main.go"))
@@ -87,23 +91,50 @@ func TestREADMEProgramsRun(t *testing.T) {
 		require.NoError(t, os.WriteFile(list, fmt.Appendf(nil, `{"Replace":{%q:%q}}`, original, overlay), 0o600))
 		testbuild.Program(t, filepath.Join(dir, name), testbuild.Root+"/examples/"+name, "-overlay", list)
 	}
+	return dir
+}
 
-	broker := exec.Command(filepath.Join(dir, "broker"))
-	broker.Dir, broker.Env = dir, testbuild.Env()
+// example is the command of a program that examples has built.
+func example(dir, name string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(dir, name)) //nolint:gosec // what examples has built
+	cmd.Dir, cmd.Env = dir, testbuild.Env()
+	return cmd
+}
+
+// startExample starts one that runs until the test ends.
+func startExample(t *testing.T, dir, name string, log io.Writer) {
+	t.Helper()
+	cmd := example(dir, name)
+	cmd.Stderr = log
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+}
+
+// TestREADMEProgramsRun runs the MQTT programs of the README against each other.
+func TestREADMEProgramsRun(t *testing.T) {
+	dir := examples(t, "localhost:14567", "broker", "client")
 	var log buffer
-	broker.Stderr = &log
-	require.NoError(t, broker.Start())
-	defer func() {
-		broker.Process.Kill()
-		broker.Wait()
-	}()
+	startExample(t, dir, "broker", &log)
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "serving") }, 20*time.Second, time.Millisecond)
-
-	client := exec.Command(filepath.Join(dir, "client"))
-	client.Dir, client.Env = dir, testbuild.Env()
-	out, err := client.CombinedOutput()
+	out, err := example(dir, "client").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Equal(t, "greetings/world: hello over quic\n", string(out))
+}
+
+// TestREADMEWebProgramsRun does so with those of HTTP.
+func TestREADMEWebProgramsRun(t *testing.T) {
+	dir := examples(t, "localhost:8443", "webserver", "fetch")
+	var log buffer
+	startExample(t, dir, "webserver", &log)
+	// It does not say when it listens.
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		out, err := example(dir, "fetch").CombinedOutput()
+		require.NoError(c, err, "%s%s", out, log.String())
+		require.Equal(c, "hello over HTTP/3.0\n", string(out))
+	}, 20*time.Second, 10*time.Millisecond)
 }
 
 // freeUDPPort returns a port that nobody used a moment ago.

@@ -39,9 +39,17 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 	inUse, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer inUse.Close()
-	udpInUse, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer udpInUse.Close()
+	// A UDP port whose number nobody uses for TCP.
+	var udpInUse net.PacketConn
+	for free := false; !free; {
+		udpInUse, err = net.ListenPacket("udp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer udpInUse.Close()
+		if tcp, err := net.Listen("tcp", udpInUse.LocalAddr().String()); err == nil {
+			require.NoError(t, tcp.Close())
+			free = true
+		}
+	}
 	expired, expiredKey := certFiles(t, time.Now().Add(-2*selfcert.Lifetime))
 	future, futureKey := certFiles(t, time.Now().Add(48*time.Hour))
 	cert, _ := certFiles(t, time.Now())
@@ -64,6 +72,8 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		"engine of a client":          {[]string{"mqtt", "pub", "mqtt://x", "--engine", "msquic", "-t", "a", "-m", "b"}, `"msquic" is not compiled in`},
 		"tcp port in use":             {only("--tcp", inUse.Addr().String()), "--tcp " + inUse.Addr().String() + ": listen tcp"},
 		"udp port in use":             {only("--quic", udpInUse.LocalAddr().String()), "--quic " + udpInUse.LocalAddr().String()},
+		"wss port in use":             {only("--wss", inUse.Addr().String()), "--wss " + inUse.Addr().String()},
+		"udp port of wss in use":      {only("--wss", udpInUse.LocalAddr().String()), "which HTTP/3 needs"},
 		"metrics port in use":         {only("--tcp", "127.0.0.1:0", "--metrics", inUse.Addr().String()), "--metrics " + inUse.Addr().String()},
 		"no listener":                 {only(), "every listener"},
 		"address without port":        {only("--tcp", "localhost"), `--tcp "localhost"`},
@@ -109,7 +119,7 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 
 func TestSelfSignedCertificateIsRefusedUnlessAskedOtherwise(t *testing.T) {
 	s := startServe(t)
-	for _, carrier := range []string{"tls", "wss", "quic"} {
+	for _, carrier := range []string{"tls", "wss", "wss+h3", "quic", "wt"} {
 		code, _, stderr := anyquic(t, "mqtt", "pub", s.url(carrier), "-t", "x", "-m", "a")
 		require.Equal(t, 1, code)
 		require.Contains(t, stderr, "certificate", carrier)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/anyquic/anyquic/internal/selfcert"
+	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/mqtt/broker"
 	"github.com/anyquic/anyquic/transport"
 	"github.com/anyquic/anyquic/transport/engine"
@@ -29,8 +30,11 @@ func newServe() *cobra.Command {
 	bound := defaults()
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Run an MQTT broker on TCP, TLS, WebSocket and QUIC",
-		Long: `Run an MQTT 3.1, 3.1.1 and 5 broker on TCP, TLS, WebSocket and QUIC.
+		Short: "Run an MQTT broker on TCP, TLS, WebSocket, QUIC and WebTransport",
+		Long: `Run an MQTT 3.1, 3.1.1 and 5 broker on TCP, TLS, WebSocket, QUIC and WebTransport.
+
+The port of --wss takes WebSocket on HTTP/1.1 and HTTP/2 by TCP, and WebSocket on
+HTTP/3 and WebTransport by UDP; the last two work on the port of --quic as well.
 
 Without flags it listens on loopback only, with a self-signed certificate made
 at start, and keeps its state in memory. Every setting is a flag and a key of the
@@ -40,6 +44,7 @@ signal ends the program at once.`,
 		Example: `  anyquic serve
   anyquic serve --host 0.0.0.0 --cert fullchain.pem --key key.pem
   anyquic serve --tcp off --wss off --quic :14567
+  anyquic serve --wss :443 --origins https://app.example.com
   anyquic serve --config broker.yaml --check`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -164,6 +169,9 @@ func printListeners(w io.Writer, quic transport.Transport, open []*listener, cer
 			insecure = " --insecure"
 		}
 		fmt.Fprintf(tw, "  %s\t%s\tanyquic mqtt sub %s%s -t '#' -v\n", l.name, l.addr, l.url, insecure)
+		for _, m := range l.more {
+			fmt.Fprintf(tw, "  %s\t%s\tanyquic mqtt sub %s%s -t '#' -v\n", m.carrier, l.addr, m.url, insecure)
+		}
 	}
 	tw.Flush()
 	kind := "certificate"
@@ -188,6 +196,9 @@ type listenerOnJSON struct {
 	Name string `json:"name"`
 	Addr string `json:"addr"`
 	URL  string `json:"url,omitempty"`
+
+	// More are the other carriers on the port.
+	More map[mqtt.Carrier]string `json:"more,omitempty"`
 }
 
 func printListenersJSON(w io.Writer, quic transport.Transport, open []*listener, cert tls.Certificate, selfSigned bool) error {
@@ -198,7 +209,14 @@ func printListenersJSON(w io.Writer, quic transport.Transport, open []*listener,
 		SelfSigned:        selfSigned,
 	}
 	for _, o := range open {
-		l.Listeners = append(l.Listeners, listenerOnJSON{o.name, o.addr.String(), o.url})
+		j := listenerOnJSON{Name: o.name, Addr: o.addr.String(), URL: o.url}
+		for _, m := range o.more {
+			if j.More == nil {
+				j.More = make(map[mqtt.Carrier]string)
+			}
+			j.More[m.carrier] = m.url
+		}
+		l.Listeners = append(l.Listeners, j)
 	}
 	return json.NewEncoder(w).Encode(l)
 }

@@ -36,6 +36,7 @@ func newSub() *cobra.Command {
 		Short: "Subscribe, and print the messages",
 		Example: `  anyquic mqtt sub mqtt://localhost -t 'sensors/+/temp' -v
   anyquic mqtt sub mqtt+quic://localhost --insecure -t '#' -q 1 --json
+  anyquic mqtt sub mqtt+wt://localhost:8443 --insecure -t 'from/browsers/#' -v
   anyquic mqtt sub mqtts://broker.example --cafile ca.pem -t a -C 1 -W 5s`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },

@@ -27,9 +27,9 @@ func main() {
 
 	got := make(chan string, 1)
 	c, err := client.Dial(ctx, &client.Config{
-		URL:  "mqtt+quic://localhost:14567", // or mqtt:, mqtts:, ws:, wss:
-		QUIC: &mqttquic.Dialer{Transport: engine.Default()},
-		TLS:  &tls.Config{RootCAs: roots},
+		URL:     "mqtt+quic://localhost:14567", // or mqtt:, mqtts: and, with a mqttweb.Dialer, wss:, wss+h3:, mqtt+wt:
+		Dialers: []client.LinkDialer{&mqttquic.Dialer{Transport: engine.Default()}},
+		TLS:     &tls.Config{RootCAs: roots},
 		OnMessage: func(m *packet.Publish) {
 			got <- fmt.Sprintf("%s: %s", m.Topic, m.Payload)
 		},

@@ -1,5 +1,5 @@
 // Package broker is an MQTT server for versions 3.1, 3.1.1 and 5 over any
-// [mqtt.Link]: TCP, TLS, WebSocket and QUIC.
+// [mqtt.Link]: TCP, TLS, QUIC, WebSocket and WebTransport.
 //
 // What MQTT says about one client is decided by the machine in package session;
 // this package surrounds it with the network, the router and time:

@@ -138,7 +138,7 @@ func (cn *conn) timeout() {
 			if reset != 0 {
 				cn.out.stream.Reset(reset)
 			} else {
-				cn.out.stream.CloseWrite()
+				cn.closeWrite()
 			}
 			return
 		}
@@ -146,6 +146,14 @@ func (cn *conn) timeout() {
 		cn.late.Store(true)
 	}
 	cn.link.CloseWithCode(mqtt.LinkCode(cn.linkCode.Load()))
+}
+
+// closeWrite ends the control stream's output, where it can be said why.
+func (cn *conn) closeWrite() {
+	if l, ok := cn.link.(mqtt.CodeSetter); ok {
+		l.SetCode(mqtt.LinkCode(cn.linkCode.Load()))
+	}
+	cn.out.stream.CloseWrite()
 }
 
 // hold and release mark that a reading goroutine is held back. No lock is held.

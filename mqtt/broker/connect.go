@@ -135,7 +135,7 @@ func (cn *conn) refuse(v packet.Version, ack *packet.Connack, id, reason string)
 	f := flow{bytes: uint64(len(out))}
 	f.packets[packet.CONNACK]++
 	f.tell(&cn.b.count.out)
-	cn.out.stream.CloseWrite()
+	cn.closeWrite()
 	cn.in.reader.Release()
 	_, _ = io.Copy(io.Discard, cn.out.stream) // until the peer closes or the linger is over
 }
@@ -193,7 +193,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 		b.apply(&cn.in.src, old, fx)
 		cn.in.src.flush()
 	}
-	if cn.link.Carrier() == mqtt.QUIC {
+	if cn.link.Carrier().Streams() {
 		cn.goroutines.Add(1)
 		go cn.acceptStreams() // until the link ends, which finish waits for
 	}

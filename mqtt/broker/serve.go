@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/anyquic/anyquic/internal/tcpqueue"
 	"github.com/anyquic/anyquic/mqtt"
 )
 
@@ -24,14 +25,13 @@ func (b *Broker) Serve(l net.Listener, c mqtt.Carrier) error {
 		if err != nil {
 			return nil, err
 		}
-
-		tuneTCP(conn)
+		tcpqueue.Limit(conn)
 		return mqtt.NewConnLink(conn, c), nil
 	})
 }
 
-// ServeLinks is Serve for listeners whose links have streams, such as those of
-// package mqttquic.
+// ServeLinks is Serve for listeners of other carriers, such as those of packages
+// mqttquic and mqttweb.
 func (b *Broker) ServeLinks(l mqtt.LinkListener) error { return b.serve(l, l.Accept) }
 
 func (b *Broker) serve(l interface{ Close() error }, accept func(context.Context) (mqtt.Link, error)) error {

@@ -52,12 +52,10 @@ const (
 	DropNoMember  = "no_member"  // no member of a shared subscription could take it
 )
 
-var carriers = [...]mqtt.Carrier{mqtt.TCP, mqtt.TLS, mqtt.WebSocket, mqtt.WSS, mqtt.QUIC}
-
 // carrierIndex returns where c is counted; a carrier without a name of its own
 // is counted with TCP.
 func carrierIndex(c mqtt.Carrier) int {
-	for i, k := range carriers {
+	for i, k := range mqtt.Carriers {
 		if k == c {
 			return i
 		}
@@ -75,7 +73,7 @@ var typeNames = [16]string{
 // counters are what all connections count together. Readers and writers add to
 // them once per burst.
 type counters struct {
-	conns [len(carriers)]struct {
+	conns [len(mqtt.Carriers)]struct {
 		now   atomic.Int64
 		total atomic.Uint64
 	}
@@ -132,7 +130,7 @@ func (f *flow) tell(c *flowCounters) {
 func (b *Broker) Stats() Stats {
 	c := &b.count
 	s := Stats{
-		Connections: make(map[mqtt.Carrier]ConnStats, len(carriers)),
+		Connections: make(map[mqtt.Carrier]ConnStats, len(mqtt.Carriers)),
 		Refused:     c.refused.Load(),
 		PacketsIn:   make(map[string]uint64, len(typeNames)),
 		PacketsOut:  make(map[string]uint64, len(typeNames)),
@@ -149,7 +147,7 @@ func (b *Broker) Stats() Stats {
 		Stalled:       c.stalled.Load(),
 		Disconnects:   make(map[packet.ReasonCode]uint64),
 	}
-	for i, k := range carriers {
+	for i, k := range mqtt.Carriers {
 		s.Connections[k] = ConnStats{Now: c.conns[i].now.Load(), Total: c.conns[i].total.Load()}
 	}
 	for i, name := range typeNames {

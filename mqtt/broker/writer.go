@@ -158,7 +158,7 @@ func (o *outlet) last(farewell []byte) {
 	src.init(cn.b, nil)
 	src.now = time.Now()
 	cn.detach(&src)
-	o.stream.CloseWrite()
+	cn.closeWrite()
 }
 
 // failed ends what cannot be written to.

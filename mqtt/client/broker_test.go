@@ -4,10 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"io"
-	"log"
 	"net"
-	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -22,8 +19,8 @@ import (
 	"github.com/anyquic/anyquic/mqtt/packet"
 )
 
-// Carriers that this module's broker offers without QUIC, which tests/ has.
-var carriers = []mqtt.Carrier{mqtt.TCP, mqtt.TLS, mqtt.WebSocket, mqtt.WSS}
+// Carriers that need no other package; mqtttest has all.
+var carriers = []mqtt.Carrier{mqtt.TCP, mqtt.TLS}
 
 // serve starts a broker on one carrier of loopback.
 func serve(t *testing.T, carrier mqtt.Carrier) (addr string, clientTLS *tls.Config) {
@@ -32,24 +29,14 @@ func serve(t *testing.T, carrier mqtt.Carrier) (addr string, clientTLS *tls.Conf
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	serverTLS, clientTLS := testcert.New()
-	if carrier == mqtt.TLS || carrier == mqtt.WSS {
+	if carrier == mqtt.TLS {
 		ln = tls.NewListener(ln, serverTLS)
 	}
 	done := make(chan error, 1)
-	scheme := map[mqtt.Carrier]string{mqtt.TCP: "mqtt", mqtt.TLS: "mqtts", mqtt.WebSocket: "ws", mqtt.WSS: "wss"}[carrier]
-	var closeServer func() error
-	if carrier == mqtt.WebSocket || carrier == mqtt.WSS {
-		mux := http.NewServeMux()
-		mux.Handle("/mqtt", b.WebSocketHandler())
-		s := &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0)}
-		go func() { done <- s.Serve(ln) }()
-		closeServer = s.Close
-	} else {
-		go func() { done <- b.Serve(ln, carrier) }()
-		closeServer = ln.Close
-	}
+	scheme := map[mqtt.Carrier]string{mqtt.TCP: "mqtt", mqtt.TLS: "mqtts"}[carrier]
+	go func() { done <- b.Serve(ln, carrier) }()
 	t.Cleanup(func() {
-		closeServer()
+		ln.Close()
 		require.NoError(t, b.Close())
 		<-done
 	})
@@ -71,7 +58,7 @@ func TestMessagesPassThroughTheBrokerOnEveryCarrier(t *testing.T) {
 				got := make(chan *packet.Publish, 100)
 				sub := dial(t, &client.Config{URL: addr, TLS: conf, Version: v, ClientID: "sub", CleanStart: true})
 				require.Equal(t, carrier, sub.Carrier())
-				require.Equal(t, carrier == mqtt.TLS || carrier == mqtt.WSS, sub.TLS() != nil)
+				require.Equal(t, carrier == mqtt.TLS, sub.TLS() != nil)
 				_, err := sub.Subscribe(t.Context(), func(p *packet.Publish) { got <- client.Clone(p) },
 					packet.Subscription{Filter: "a/#", QoS: 2})
 				require.NoError(t, err)
@@ -101,12 +88,10 @@ func TestMessagesPassThroughTheBrokerOnEveryCarrier(t *testing.T) {
 }
 
 func TestAServerWithoutATrustedCertificateIsRefused(t *testing.T) {
-	for _, carrier := range []mqtt.Carrier{mqtt.TLS, mqtt.WSS} {
-		addr, _ := serve(t, carrier)
-		_, err := client.Dial(t.Context(), &client.Config{URL: addr})
-		var e *tls.CertificateVerificationError
-		require.ErrorAs(t, err, &e)
-	}
+	addr, _ := serve(t, mqtt.TLS)
+	_, err := client.Dial(t.Context(), &client.Config{URL: addr})
+	var e *tls.CertificateVerificationError
+	require.ErrorAs(t, err, &e)
 }
 
 // cutDialer returns a dialer that sends its connections to cut as well.

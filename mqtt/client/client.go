@@ -94,7 +94,7 @@ func newClient(cfg *Config) (*Client, error) {
 	if cfg == nil {
 		cfg = new(Config)
 	}
-	t, err := parseURL(cfg.URL)
+	t, err := parseURL(cfg.URL, cfg.Dialers)
 	if err != nil {
 		return nil, err
 	}
@@ -146,8 +146,6 @@ func (c *Client) setDefaults() error {
 	switch {
 	case cfg.Version < packet.V31 || cfg.Version > packet.V5:
 		return fmt.Errorf("client: Config.Version is %d, not 3 (MQTT 3.1), 4 (3.1.1) or 5", uint8(cfg.Version))
-	case c.target.carrier == mqtt.QUIC && cfg.QUIC == nil:
-		return errors.New("client: Config.QUIC must be set for mqtt+quic URLs, to a mqttquic.Dialer")
 	case cfg.InflightMax < 1 || cfg.QueueBytes < 1:
 		return errors.New("client: Config.InflightMax and Config.QueueBytes cannot be none")
 	case cfg.TopicAliasMaximum > math.MaxUint16:

@@ -12,11 +12,18 @@ import (
 	"github.com/anyquic/anyquic/mqtt/packet"
 )
 
-// A LinkDialer connects to a server over a carrier with streams of its own.
-// mqttquic.Dialer implements it for QUIC.
+// A LinkDialer connects to servers over carriers that this package does not have
+// itself: it has TCP and TLS. mqttquic.Dialer is one for QUIC, mqttweb.Dialer one
+// for WebSocket and WebTransport.
 type LinkDialer interface {
-	// DialLink connects to addr, host:port, and returns after the handshake.
-	DialLink(ctx context.Context, addr string, tlsConfig *tls.Config) (mqtt.Link, error)
+	// Scheme says how the URLs look that start with a name, in lower case. It
+	// reports false for a name that is not the dialer's.
+	Scheme(name string) (s mqtt.Scheme, ok bool)
+
+	// DialLink connects to the server of a URL that is as Scheme says, but for
+	// the port, which may be missing, and returns after the carrier's handshake.
+	// The dialer may change u and tlsConfig, which has a ServerName.
+	DialLink(ctx context.Context, u *url.URL, tlsConfig *tls.Config) (mqtt.Link, error)
 }
 
 // A Config says how to connect, and what to do with what arrives. Only URL must
@@ -25,27 +32,31 @@ type LinkDialer interface {
 type Config struct {
 	// URL names carrier and server:
 	//
-	//	mqtt://host:1883         TCP        (also tcp://)
-	//	mqtts://host:8883        TLS        (also ssl://, tls://)
+	//	mqtt://host:1883         TCP                    (also tcp://)
+	//	mqtts://host:8883        TLS                    (also ssl://, tls://)
+	//	mqtt+quic://host:14567   QUIC                   (also mqtt-quic://)
 	//	ws://host:80/mqtt        WebSocket
 	//	wss://host:443/mqtt      WebSocket on TLS
-	//	mqtt+quic://host:14567   QUIC       (also mqtt-quic://)
+	//	wss+h2://host:443/mqtt   WebSocket on HTTP/2
+	//	wss+h3://host:443/mqtt   WebSocket on HTTP/3
+	//	mqtt+wt://host:443/mqtt  WebTransport
 	//
-	// Ports and the path shown are those used if it names none. Credentials
-	// have fields of their own; a URL that contains some is refused, because
-	// URLs end up in logs.
+	// All but the first two need Dialers. Ports and the path shown are those
+	// used if it names none. Credentials have fields of their own; a URL that
+	// contains some is refused, because URLs end up in logs.
 	URL string
 
-	// TLS is for mqtts, wss and mqtt+quic. If nil, the server is verified with
+	// TLS is for all carriers that have it. If nil, the server is verified with
 	// the system's roots. An empty ServerName is the URL's host.
 	TLS *tls.Config
 
-	// QUIC is needed for mqtt+quic URLs; a mqttquic.Dialer.
-	QUIC LinkDialer
+	// Dialers connect over carriers beyond TCP and TLS. The first that has the
+	// scheme of the URL is used.
+	Dialers []LinkDialer
 
-	// Dial, if not nil, opens the network connections of all carriers but
-	// QUIC, for proxies and Unix sockets. It returns a connection without TLS
-	// and WebSocket, which the client adds as the URL demands.
+	// Dial, if not nil, opens the network connections of TCP and TLS, for proxies
+	// and Unix sockets. It returns a connection without TLS, which the client
+	// adds as the URL demands.
 	Dial func(ctx context.Context, u *url.URL) (net.Conn, error)
 
 	// ConnectTimeout bounds one attempt to connect, from the name to the

@@ -15,6 +15,7 @@ import (
 )
 
 func TestConnectSaysWhatTheConfigSays(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.1.0-1 MQTT-3.1.3-2")
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t, packet.V5)
 		cfg := l.config()
@@ -163,13 +164,14 @@ func TestASilentServerIsGivenUp(t *testing.T) {
 }
 
 func TestConfigMistakesAreFoundBeforeAnythingIsDialed(t *testing.T) {
+	t.Attr("mqtt3.1.1", "MQTT-3.1.3-7")
 	for _, c := range []struct {
 		name string
 		cfg  Config
 		want string
 	}{
 		{"no URL", Config{}, "client: URL is empty"},
-		{"unknown scheme", Config{URL: "http://h"}, `client: URL scheme "http" is unknown (have mqtt, mqtts, ws, wss and mqtt+quic)`},
+		{"unknown scheme", Config{URL: "http://h"}, `client: URL scheme "http" is unknown (have mqtt and mqtts, and what is in Config.Dialers)`},
 		{"no scheme", Config{URL: "host"}, `client: URL scheme "" is unknown`},
 		{"no host", Config{URL: "mqtt://:1883"}, "client: URL has no host: want mqtt://host:port"},
 		{"opaque", Config{URL: "mqtt:host"}, "client: URL has no host"},
@@ -177,8 +179,9 @@ func TestConfigMistakesAreFoundBeforeAnythingIsDialed(t *testing.T) {
 		{"not a URL, with a password", Config{URL: "mqtt://user:secret@h:port"}, "client: URL is not valid"},
 		{"path", Config{URL: "mqtt://h/topic"}, "client: URL has a path, which mqtt has no place for"},
 		{"query", Config{URL: "mqtts://h?x=1"}, "client: URL has a query, which mqtts has no place for"},
-		{"fragment", Config{URL: "ws://h/mqtt#x"}, "client: URL has a fragment"},
-		{"QUIC without a dialer", Config{URL: "mqtt+quic://h"}, "client: Config.QUIC must be set for mqtt+quic URLs"},
+		{"fragment", Config{URL: "wss://h/mqtt#x", Dialers: []LinkDialer{new(linkDialer)}}, "client: URL has a fragment"},
+		{"QUIC without a dialer", Config{URL: "mqtt+quic://h"}, "client: Config.Dialers must have a mqttquic.Dialer for mqtt+quic URLs"},
+		{"WebSocket without its dialer", Config{URL: "ws://h", Dialers: []LinkDialer{new(linkDialer)}}, "client: Config.Dialers must have a mqttweb.Dialer for ws URLs"},
 		{"version", Config{URL: "mqtt://h", Version: 6}, "client: Config.Version is 6"},
 		{"long keep-alive", Config{URL: "mqtt://h", KeepAlive: 20 * time.Hour}, "client: Config.KeepAlive is larger than 65535 s"},
 		{"negative expiry", Config{URL: "mqtt://h", SessionExpiry: -1}, "client: Config.SessionExpiry is negative"},
@@ -210,14 +213,14 @@ func TestURLsNameCarrierPortAndPath(t *testing.T) {
 		{"MQTTS://h/", mqtt.TLS, "h:8883", "/"},
 		{"ssl://h", mqtt.TLS, "h:8883", ""},
 		{"tls://[::1]", mqtt.TLS, "[::1]:8883", ""},
-		{"ws://h", mqtt.WebSocket, "h:80", "/mqtt"},
+		{"wss://h", mqtt.WSS, "h:443", "/mqtt"},
 		{"wss://h/x?y=z", mqtt.WSS, "h:443", "/x"},
-		{"ws://h/", mqtt.WebSocket, "h:80", "/"},
+		{"WSS://h/", mqtt.WSS, "h:443", "/"},
 		{"mqtt+quic://h", mqtt.QUIC, "h:14567", ""},
-		{"mqtt-quic://[fe80::1]:7", mqtt.QUIC, "[fe80::1]:7", ""},
+		{"mqtt+quic://[fe80::1]:7", mqtt.QUIC, "[fe80::1]:7", ""},
 	} {
 		t.Run(c.url, func(t *testing.T) {
-			g, err := parseURL(c.url)
+			g, err := parseURL(c.url, []LinkDialer{new(linkDialer)})
 			require.NoError(t, err)
 			require.Equal(t, c.carrier, g.carrier)
 			require.Equal(t, c.addr, g.addr)
@@ -254,6 +257,7 @@ func TestMQTT31InventsAClientIDAndKeepsIt(t *testing.T) {
 }
 
 func TestAnAssignedClientIDIsUsedAgain(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.1.3-2")
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t, packet.V5)
 		cfg := l.config()
@@ -269,6 +273,7 @@ func TestAnAssignedClientIDIsUsedAgain(t *testing.T) {
 }
 
 func TestACleanSessionStaysCleanBeforeMQTT5(t *testing.T) {
+	t.Attr("mqtt3.1.1", "MQTT-3.1.2-6")
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t, packet.V311)
 		cfg := l.config()

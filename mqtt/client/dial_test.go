@@ -4,15 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"strings"
+	"net/url"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyquic/anyquic/mqtt"
@@ -22,7 +18,7 @@ import (
 // A linkDialer is a LinkDialer whose Links are those of a listener.
 type linkDialer struct {
 	l    *listener
-	addr string
+	url  *url.URL
 	conf *tls.Config
 	idle time.Duration
 }
@@ -34,8 +30,18 @@ type idleLink struct {
 
 func (l *idleLink) SetIdleTimeout(d time.Duration) { l.d.idle = d }
 
-func (d *linkDialer) DialLink(ctx context.Context, addr string, conf *tls.Config) (mqtt.Link, error) {
-	d.addr, d.conf = addr, conf
+func (d *linkDialer) Scheme(name string) (mqtt.Scheme, bool) {
+	switch name {
+	case "mqtt+quic":
+		return mqtt.Scheme{Carrier: mqtt.QUIC, Port: "14567"}, true
+	case "wss":
+		return mqtt.Scheme{Carrier: mqtt.WSS, Port: "443", Path: "/mqtt"}, true
+	}
+	return mqtt.Scheme{}, false
+}
+
+func (d *linkDialer) DialLink(ctx context.Context, u *url.URL, conf *tls.Config) (mqtt.Link, error) {
+	d.url, d.conf = u, conf
 	conn, err := d.l.dial(ctx, nil)
 	if err != nil {
 		return nil, err
@@ -43,70 +49,20 @@ func (d *linkDialer) DialLink(ctx context.Context, addr string, conf *tls.Config
 	return &idleLink{mqtt.NewConnLink(conn, mqtt.QUIC), d}, nil
 }
 
-func TestQUICGoesThroughTheLinkDialer(t *testing.T) {
+func TestOtherCarriersGoThroughTheirDialer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t, packet.V5)
 		d := &linkDialer{l: l}
 		own := &tls.Config{MinVersion: tls.VersionTLS13}
-		c, p := dialed(t, l, &Config{URL: "mqtt+quic://broker.test", QUIC: d, TLS: own}, &packet.Connack{})
+		c, p := dialed(t, l, &Config{URL: "mqtt+quic://broker.test", Dialers: []LinkDialer{d}, TLS: own}, &packet.Connack{})
 		require.Equal(t, mqtt.QUIC, c.Carrier())
-		require.Equal(t, "broker.test:14567", d.addr)
+		require.Equal(t, "mqtt+quic://broker.test", d.url.String())
 		require.Equal(t, "broker.test", d.conf.ServerName)
 		require.Equal(t, uint16(tls.VersionTLS13), d.conf.MinVersion)
 		require.Empty(t, own.ServerName, "the caller's is not changed")
 		require.Equal(t, 2*defaultKeepAlive, d.idle, "the carrier is not faster than the keep-alive")
 		disconnect(t, c, p)
 	})
-}
-
-// A server may speak WebSocket and know nothing of MQTT.
-func TestAWebSocketWithoutTheSubprotocolIsRefused(t *testing.T) {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ws, err := websocket.Accept(w, r, nil)
-		if err == nil {
-			ws.CloseNow()
-		}
-	}))
-	defer s.Close()
-	_, err := Dial(t.Context(), &Config{URL: "ws" + strings.TrimPrefix(s.URL, "http")})
-	require.ErrorContains(t, err, "client: dial: websocket: the server does not speak the subprotocol mqtt")
-}
-
-func TestAWebSocketIsNotRedirected(t *testing.T) {
-	elsewhere := make(chan struct{}, 1)
-	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere <- struct{}{} }))
-	defer other.Close()
-	s := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
-	defer s.Close()
-	_, err := Dial(t.Context(), &Config{URL: "ws" + strings.TrimPrefix(s.URL, "http")})
-	require.Error(t, err)
-	require.Empty(t, elsewhere)
-}
-
-func TestAWebSocketHasTheAddressesOfItsConnection(t *testing.T) {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"mqtt"}})
-		if err != nil {
-			return
-		}
-		conn := websocket.NetConn(r.Context(), ws, websocket.MessageBinary)
-		in := mqtt.NewReader(conn, 0)
-		if _, _, err := in.Next(); err != nil {
-			return
-		}
-		b, _ := (&packet.Connack{}).Append(nil, packet.V5)
-		conn.Write(b)
-		in.Next() // DISCONNECT
-		conn.Close()
-	}))
-	defer s.Close()
-	c, err := Dial(t.Context(), &Config{URL: "ws" + strings.TrimPrefix(s.URL, "http")})
-	require.NoError(t, err)
-	require.Equal(t, s.Listener.Addr().String(), c.Link().RemoteAddr().String())
-	require.IsType(t, &net.TCPAddr{}, c.Link().LocalAddr())
-	require.NoError(t, c.Disconnect(t.Context()))
-	require.Nil(t, c.Link())
-	require.Nil(t, c.TLS())
 }
 
 func TestAFailedHandshakeNamesItsReason(t *testing.T) {
@@ -130,13 +86,7 @@ func TestAFailedHandshakeNamesItsReason(t *testing.T) {
 
 // Signed URLs carry their credentials in the query.
 func TestTheQueryOfAURLIsNotRepeated(t *testing.T) {
-	s := httptest.NewServer(http.NotFoundHandler())
-	address := strings.TrimPrefix(s.URL, "http")
-	s.Close()
-	_, err := Dial(t.Context(), &Config{URL: "ws" + address + "/mqtt?X-Token=secret"})
-	require.Error(t, err)
-	require.NotContains(t, err.Error(), "secret")
-	target, err := parseURL("wss://host/path?X-Token=secret")
+	target, err := parseURL("wss://host/path?X-Token=secret", []LinkDialer{new(linkDialer)})
 	require.NoError(t, err)
 	require.Equal(t, "wss://host/path", target.String())
 }

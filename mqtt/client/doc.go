@@ -1,5 +1,5 @@
 // Package client is an MQTT client for versions 3.1, 3.1.1 and 5, the same over
-// TCP, TLS, WebSocket and QUIC.
+// TCP, TLS, QUIC, WebSocket and WebTransport.
 //
 //	Dial -> Client -> Publish, PublishAsync, Subscribe, Unsubscribe, Request
 //	        Client -> Disconnect (what is in flight ends first) or Close (at once)

@@ -57,6 +57,7 @@ func TestMessagesAreAcknowledgedAfterTheHandler(t *testing.T) {
 
 // [MQTT-4.3.3-10]
 func TestQoS2IsDeliveredOnceAcrossConnections(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-4.3.3-10 MQTT-3.2.2-5 MQTT-3.1.2-23")
 	for _, tc := range []struct {
 		name     string
 		released bool // PUBREC reached the server, so it goes on with PUBREL
@@ -149,6 +150,8 @@ func TestTopicAliasesOfTheServer(t *testing.T) {
 // What the server sends against the rules is answered with a DISCONNECT that names
 // the reason, and the client connects again.
 func TestViolationsOfTheServerEndTheConnection(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-4.12.0-3 MQTT-3.6.1-1 MQTT-3.3.1-4 MQTT-4.13.2-1")
+	t.Attr("mqtt3.1.1", "MQTT-1.5.3-1 MQTT-2.2.2-2 MQTT-3.3.1-4 MQTT-4.8.0-1 MQTT-4.8.0-2")
 	alias := func(topic string, n uint16) *packet.Publish {
 		m := msg(topic, 0)
 		m.Properties = &packet.Properties{TopicAlias: packet.Some(n)}

@@ -11,6 +11,7 @@ import (
 )
 
 func TestPINGREQIsSentWhenTheConnectionIsSilent(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.1.2-20 MQTT-3.1.2-21 MQTT-3.2.2-21")
 	for _, tc := range []struct {
 		name   string
 		own    time.Duration

@@ -416,6 +416,7 @@ func TestTheSameIdentifierOnTwoStreamsIsTwoMessages(t *testing.T) {
 }
 
 func TestIdentifiersWrapPastThoseInUse(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-2.2.1-3")
 	cfg := testMachine
 	cfg.inflightMax = 60_000
 	m := newMachine(cfg)

@@ -74,11 +74,13 @@ func (f *flight) append(dst []byte, dup bool) []byte {
 	return dst
 }
 
-// outbound are the messages that are not acknowledged, in the order in which they
-// were submitted. That is also the order in which they are sent, and sent again
-// ([MQTT-4.6.0-1]).
+// outbound are the messages that are not acknowledged: first those that are
+// released, in the order of their PUBRECs, then the others in the order in which
+// they were submitted. That is also the order in which PUBREL ([MQTT-4.6.0-4]) and
+// PUBLISH ([MQTT-4.6.0-1]) are sent, and sent again.
 type outbound struct {
 	first, last *flight
+	released    *flight // the last one that is
 	cursor      *flight // the first one not sent on this connection; nil: all are
 	byID        map[uint16]*flight
 	inFlight    int // sent on this connection and not acknowledged
@@ -167,17 +169,10 @@ func (m *machine) finish(f *flight, r Result, err error) {
 	if m.cursor == f {
 		m.cursor = f.next
 	}
-	if f.prev == nil {
-		m.outbound.first = f.next
-	} else {
-		f.prev.next = f.next
+	if m.outbound.released == f {
+		m.outbound.released = f.prev
 	}
-	if f.next == nil {
-		m.outbound.last = f.prev
-	} else {
-		f.next.prev = f.prev
-	}
-	f.prev, f.next = nil, nil
+	m.unlink(f)
 	if f.id != 0 {
 		delete(m.outbound.byID, f.id)
 	}
@@ -190,6 +185,42 @@ func (m *machine) finish(f *flight, r Result, err error) {
 	if !f.abandoned {
 		m.completed = append(m.completed, completion{flight: f, result: r, err: err})
 	}
+}
+
+// unlink takes f out of the list.
+func (o *outbound) unlink(f *flight) {
+	if f.prev == nil {
+		o.first = f.next
+	} else {
+		f.prev.next = f.next
+	}
+	if f.next == nil {
+		o.last = f.prev
+	} else {
+		f.next.prev = f.prev
+	}
+	f.prev, f.next = nil, nil
+}
+
+// release moves f, which has got its PUBREC, behind the others that have.
+func (o *outbound) release(f *flight) {
+	f.released = true
+	if o.cursor == f {
+		o.cursor = f.next
+	}
+	o.unlink(f)
+	f.prev = o.released
+	if f.prev == nil {
+		f.next, o.first = o.first, f
+	} else {
+		f.next, f.prev.next = f.prev.next, f
+	}
+	if f.next == nil {
+		o.last = f
+	} else {
+		f.next.prev = f
+	}
+	o.released = f
 }
 
 // giveUp is for a flight that nobody waits for any more. It reports what may have
@@ -232,10 +263,18 @@ func (m *machine) receivePubrec(stream mqtt.StreamID, a *packet.Ack) error {
 		m.finish(f, Result{}, refusedBy(a))
 		return nil
 	}
-	f.released = true
+	if !f.released {
+		// On a resumed session, while PUBRELs of earlier PUBRECs are still to
+		// be sent, this one waits for its turn behind them.
+		waits := m.cursor != nil && m.cursor.released
+		m.outbound.release(f)
+		if !f.sent && !waits {
+			// It takes the place of a PUBLISH that waits for the window.
+			f.sent = true
+			m.inFlight++
+		}
+	}
 	if !f.sent {
-		// The PUBREL takes the place of a PUBLISH that waits for the window
-		// on a resumed session; it goes out when its turn comes.
 		return nil
 	}
 	m.sendAck(stream, packet.PUBREL, a.PacketID, 0)

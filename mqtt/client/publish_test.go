@@ -38,6 +38,8 @@ func pending(t *testing.T, done chan publishing) {
 }
 
 func TestPublishReturnsWhenTheServerHasAcknowledged(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-4.3.1-1 MQTT-4.3.2-2 MQTT-4.3.2-3 MQTT-4.3.3-2 MQTT-4.3.3-3 MQTT-4.3.3-4 MQTT-4.3.3-5")
+	t.Attr("mqtt3.1.1", "MQTT-4.3.1-1 MQTT-4.3.2-1 MQTT-4.3.3-1")
 	for _, v := range []packet.Version{packet.V31, packet.V311, packet.V5} {
 		t.Run(v.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -73,6 +75,7 @@ func TestPublishReturnsWhenTheServerHasAcknowledged(t *testing.T) {
 }
 
 func TestPublishReturnsTheServersReasonCode(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-4.4.0-2")
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t, packet.V5)
 		c, p := dialed(t, l, l.config(), &packet.Connack{})
@@ -104,6 +107,7 @@ func TestPublishReturnsTheServersReasonCode(t *testing.T) {
 }
 
 func TestWhatTheServerCannotTakeIsNotSent(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.2.2-11 MQTT-3.2.2-14 MQTT-3.2.2-15 MQTT-3.3.2-2")
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t, packet.V5)
 		c, p := dialed(t, l, l.config(), &packet.Connack{Properties: &packet.Properties{
@@ -142,6 +146,7 @@ func TestWhatTheServerCannotTakeIsNotSent(t *testing.T) {
 
 // [MQTT-3.3.4-7]
 func TestTheReceiveMaximumBoundsWhatIsInFlight(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.3.4-7 MQTT-4.9.0-1 MQTT-4.9.0-2")
 	for _, tc := range []struct {
 		name   string
 		server packet.Opt[uint16]
@@ -196,6 +201,7 @@ func TestTheReceiveMaximumBoundsWhatIsInFlight(t *testing.T) {
 // A connection is lost in each state of an exchange. What is sent on the next one
 // depends on whether the server has kept the session (MQTT 5, Section 4.4).
 func TestALostConnectionInEachState(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.3.1-1 MQTT-3.1.2-23 MQTT-4.3.2-3 MQTT-4.3.3-3 MQTT-4.3.3-5 MQTT-4.3.3-6 MQTT-4.3.3-7 MQTT-4.4.0-1")
 	for _, tc := range []struct {
 		name     string
 		qos      packet.QoS
@@ -264,6 +270,7 @@ func TestALostConnectionInEachState(t *testing.T) {
 
 // [MQTT-4.6.0-1]
 func TestMessagesAreSentAgainInOrder(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-4.6.0-1")
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t, packet.V5)
 		c, p := dialed(t, l, l.config(), &packet.Connack{})
@@ -277,10 +284,10 @@ func TestMessagesAreSentAgainInOrder(t *testing.T) {
 		expect[*packet.Pubrel](p)
 		p.close()
 		p, _ = l.accepted(&packet.Connack{SessionPresent: true, Properties: &packet.Properties{ReceiveMaximum: packet.Some[uint16](4)}})
+		require.Equal(t, sent[3].PacketID, expect[*packet.Pubrel](p).PacketID)
 		for _, i := range []int{0, 1} {
 			require.Equal(t, sent[i].Topic, expect[*packet.Publish](p).Topic)
 		}
-		require.Equal(t, sent[3].PacketID, expect[*packet.Pubrel](p).PacketID)
 		require.Equal(t, "4", expect[*packet.Publish](p).Topic)
 		p.send(&packet.Puback{Ack: ack(sent[0].PacketID)}) // makes room for the last
 		last := expect[*packet.Publish](p)
@@ -431,6 +438,7 @@ func TestPublishingWaitsForAConnection(t *testing.T) {
 }
 
 func TestTopicAliasesReplaceTopicsOfOneConnection(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.3.2-7 MQTT-3.2.2-17")
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t, packet.V5)
 		cfg := l.config()

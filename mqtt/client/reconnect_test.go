@@ -109,6 +109,7 @@ func TestReconnectDisabledEndsTheClientWithItsConnection(t *testing.T) {
 }
 
 func TestTheServersDISCONNECTDecidesWhetherToConnectAgain(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-4.13.2-1")
 	for _, tc := range []struct {
 		code  packet.ReasonCode
 		again bool

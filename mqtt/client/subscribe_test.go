@@ -187,6 +187,7 @@ func TestMessagesGoToTheHandlersOfTheirSubscriptions(t *testing.T) {
 }
 
 func TestSubscriptionsThatTheServerLostAreMadeAgain(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.2.2-5")
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t, packet.V5)
 		got := make(chan string, 10)
@@ -361,6 +362,7 @@ func TestResubscriptionsWithoutAnswerAreSentAgain(t *testing.T) {
 }
 
 func TestResubscriptionsKeepToWhatTheServerTakes(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.2.2-15")
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t, packet.V5)
 		c, p := dialed(t, l, l.config(), &packet.Connack{})

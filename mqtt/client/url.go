@@ -13,8 +13,9 @@ import (
 type target struct {
 	url     *url.URL
 	carrier mqtt.Carrier
-	host    string // for certificates
-	addr    string // host:port
+	host    string     // for certificates
+	addr    string     // host:port
+	dialer  LinkDialer // nil: the carrier is the client's own
 }
 
 // String returns the URL without its query, which may be a credential.
@@ -24,30 +25,44 @@ func (t *target) String() string {
 	return u.String()
 }
 
-type scheme struct {
-	carrier mqtt.Carrier
-	port    string
+// schemes are those of the carriers that need no dialer.
+var schemes = map[string]mqtt.Scheme{
+	"mqtt":  {Carrier: mqtt.TCP, Port: "1883"},
+	"tcp":   {Carrier: mqtt.TCP, Port: "1883"},
+	"mqtts": {Carrier: mqtt.TLS, Port: "8883"},
+	"ssl":   {Carrier: mqtt.TLS, Port: "8883"},
+	"tls":   {Carrier: mqtt.TLS, Port: "8883"},
 }
 
-var schemes = map[string]scheme{
-	"mqtt":      {mqtt.TCP, "1883"},
-	"tcp":       {mqtt.TCP, "1883"},
-	"mqtts":     {mqtt.TLS, "8883"},
-	"ssl":       {mqtt.TLS, "8883"},
-	"tls":       {mqtt.TLS, "8883"},
-	"ws":        {mqtt.WebSocket, "80"},
-	"wss":       {mqtt.WSS, "443"},
-	"mqtt+quic": {mqtt.QUIC, "14567"},
-	"mqtt-quic": {mqtt.QUIC, "14567"},
+// dialers says which package of this module has the dialer for a scheme.
+var dialers = map[string]string{
+	"mqtt+quic": "mqttquic",
+	"mqtt-quic": "mqttquic",
+	"ws":        "mqttweb",
+	"wss":       "mqttweb",
+	"wss+h2":    "mqttweb",
+	"wss+h3":    "mqttweb",
+	"mqtt+wt":   "mqttweb",
 }
 
-const knownSchemes = "mqtt, mqtts, ws, wss and mqtt+quic"
-
-// defaultPath is the path of WebSocket URLs that have none.
-const defaultPath = "/mqtt"
+// findScheme returns what URLs with a scheme look like, and who connects.
+func findScheme(name string, given []LinkDialer) (mqtt.Scheme, LinkDialer, error) {
+	for _, d := range given {
+		if s, ok := d.Scheme(name); ok {
+			return s, d, nil
+		}
+	}
+	if s, ok := schemes[name]; ok {
+		return s, nil, nil
+	}
+	if p, ok := dialers[name]; ok {
+		return mqtt.Scheme{}, nil, fmt.Errorf("client: Config.Dialers must have a %s.Dialer for %s URLs", p, name)
+	}
+	return mqtt.Scheme{}, nil, fmt.Errorf("client: URL scheme %q is unknown (have mqtt and mqtts, and what is in Config.Dialers)", name)
+}
 
 // parseURL never repeats s in an error: it may contain a password.
-func parseURL(s string) (*target, error) {
+func parseURL(s string, given []LinkDialer) (*target, error) {
 	if s == "" {
 		return nil, errors.New("client: URL is empty")
 	}
@@ -59,11 +74,10 @@ func parseURL(s string) (*target, error) {
 		}
 		return nil, fmt.Errorf("client: URL is not valid: %w", err)
 	}
-	sch, ok := schemes[u.Scheme]
-	if !ok {
-		return nil, fmt.Errorf("client: URL scheme %q is unknown (have %s)", u.Scheme, knownSchemes)
+	sch, dialer, err := findScheme(u.Scheme, given)
+	if err != nil {
+		return nil, err
 	}
-	ws := sch.carrier == mqtt.WebSocket || sch.carrier == mqtt.WSS
 	switch {
 	case u.User != nil:
 		return nil, errors.New("client: URL contains credentials: set Config.Username and Config.Password")
@@ -71,19 +85,19 @@ func parseURL(s string) (*target, error) {
 		return nil, fmt.Errorf("client: URL has no host: want %s://host:port", u.Scheme)
 	case u.Fragment != "":
 		return nil, errors.New("client: URL has a fragment")
-	case !ws && u.Path != "" && u.Path != "/":
+	case sch.Path == "" && u.Path != "" && u.Path != "/":
 		return nil, fmt.Errorf("client: URL has a path, which %s has no place for", u.Scheme)
-	case !ws && (u.RawQuery != "" || u.ForceQuery):
+	case sch.Path == "" && (u.RawQuery != "" || u.ForceQuery):
 		return nil, fmt.Errorf("client: URL has a query, which %s has no place for", u.Scheme)
 	}
-	t := &target{url: u, carrier: sch.carrier, host: u.Hostname()}
+	t := &target{url: u, carrier: sch.Carrier, host: u.Hostname(), dialer: dialer}
 	port := u.Port()
 	if port == "" {
-		port = sch.port
+		port = sch.Port
 	}
 	t.addr = net.JoinHostPort(t.host, port)
-	if ws && u.Path == "" {
-		u.Path = defaultPath
+	if u.Path == "" {
+		u.Path = sch.Path
 	}
 	return t, nil
 }

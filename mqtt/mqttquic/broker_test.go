@@ -33,7 +33,7 @@ func withBroker(t *testing.T, cfg *broker.Config, f func(w *world)) {
 // dial connects a client that sends p on its control stream.
 func (w *world) dial(p []byte) (*mqttquic.Link, mqtt.Stream) {
 	w.Helper()
-	l, err := w.dialer().DialLink(w.Context(), serverAddr.String(), w.clientTLS)
+	l, err := w.dialer().DialLink(w.Context(), serverURL, w.clientTLS)
 	require.NoError(w, err)
 	s, err := l.OpenStream(w.Context())
 	require.NoError(w, err)
@@ -54,7 +54,7 @@ func (w *world) closedWith(l *mqttquic.Link) mqtt.LinkCode {
 
 func TestBrokerClosesAConnectionThatNeverOpensAStream(t *testing.T) {
 	withBroker(t, nil, func(w *world) {
-		silent, err := w.dialer().DialLink(w.Context(), serverAddr.String(), w.clientTLS)
+		silent, err := w.dialer().DialLink(w.Context(), serverURL, w.clientTLS)
 		require.NoError(w, err)
 		start := time.Now()
 		_, s := w.dial(connect311) // is not held up

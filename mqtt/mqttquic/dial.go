@@ -69,10 +69,17 @@ type Dialer struct {
 	QLog              func(connID []byte, client bool) io.WriteCloser
 }
 
-// DialLink connects to addr, host or host:port, and completes the handshake.
-// A nil tlsConf is the zero Config. The Link is a [*Link].
-func (d *Dialer) DialLink(ctx context.Context, addr string, tlsConf *tls.Config) (mqtt.Link, error) {
-	c, err := d.dial(ctx, addr, tlsConf)
+// Scheme says how URLs look that the Dialer connects to: those for which
+// [IsScheme] is true.
+func (d *Dialer) Scheme(name string) (mqtt.Scheme, bool) {
+	return mqtt.Scheme{Carrier: mqtt.QUIC, Port: strconv.Itoa(Port)}, IsScheme(name)
+}
+
+// DialLink connects to the host of an mqtt+quic URL, of which nothing else
+// counts, and completes the handshake. A nil tlsConf is the zero Config. The Link
+// is a [*Link].
+func (d *Dialer) DialLink(ctx context.Context, u *url.URL, tlsConf *tls.Config) (mqtt.Link, error) {
+	c, err := d.dial(ctx, u.Host, tlsConf)
 	if err != nil {
 		return nil, err
 	}

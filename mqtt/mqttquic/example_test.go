@@ -31,9 +31,9 @@ func Example() {
 	go b.ServeLinks(l) // ends with b.Close
 
 	c, err := client.Dial(ctx, &client.Config{
-		URL:  "mqtt+quic://" + l.Addr().String(),
-		TLS:  clientTLS,
-		QUIC: &mqttquic.Dialer{Transport: quic},
+		URL:     "mqtt+quic://" + l.Addr().String(),
+		TLS:     clientTLS,
+		Dialers: []client.LinkDialer{&mqttquic.Dialer{Transport: quic}},
 	})
 	if err != nil {
 		panic(err)

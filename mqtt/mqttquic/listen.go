@@ -19,9 +19,12 @@ import (
 // A ListenConfig configures a [Listener]. It must not be modified after use.
 // In durations zero means the default and negative means none.
 type ListenConfig struct {
-	// TLS must be set and have a certificate. NextProtos is replaced by "mqtt",
-	// in a copy, and in what GetConfigForClient returns.
+	// TLS must be set and have a certificate. NextProtos is replaced by "mqtt"
+	// and the names of Others, in a copy, and in what GetConfigForClient returns.
 	TLS *tls.Config
+
+	// Others are further protocols on the same socket.
+	Others []Protocol
 
 	// Options are those of the socket: MaxConns, RequireRetry, the keys.
 	Options transport.Options
@@ -53,6 +56,22 @@ type ListenConfig struct {
 	QLog              func(connID []byte, client bool) io.WriteCloser
 }
 
+// A Protocol shares the socket of a [Listener] with MQTT, for clients that
+// negotiate its name.
+type Protocol struct {
+	ALPN string
+
+	// Serve is called, in a goroutine of its own, with each connection that has
+	// negotiated the protocol, and owns it. It returns soon after the
+	// connection has ended.
+	Serve func(transport.Conn)
+
+	// MaxUniStreams and Datagrams are as in [transport.Config]: what it needs. A
+	// client that speaks MQTT gets them too, and no use of them.
+	MaxUniStreams int64
+	Datagrams     bool
+}
+
 // transport returns what the engine is told.
 func (c *ListenConfig) transport() (*transport.Config, error) {
 	if c == nil || c.TLS == nil {
@@ -64,8 +83,15 @@ func (c *ListenConfig) transport() (*transport.Config, error) {
 	if c.MaxStreams != 0 && c.MaxStreams < minStreams {
 		return nil, fmt.Errorf("mqttquic: ListenConfig.MaxStreams is %d: clients count on %d", c.MaxStreams, minStreams)
 	}
+	protos := []string{ALPN}
+	for _, o := range c.Others {
+		if o.ALPN == "" || o.Serve == nil || slices.Contains(protos, o.ALPN) {
+			return nil, fmt.Errorf("mqttquic: ListenConfig.Others: protocol %q has no name of its own or no Serve", o.ALPN)
+		}
+		protos = append(protos, o.ALPN)
+	}
 	cfg := &transport.Config{
-		TLS:               serverTLS(c.TLS),
+		TLS:               serverTLS(c.TLS, protos),
 		HandshakeTimeout:  c.HandshakeTimeout,
 		IdleTimeout:       orDefault(c.IdleTimeout, defaultIdleTimeout),
 		KeepAlive:         orDefault(c.KeepAlive, serverKeepAlive),
@@ -76,6 +102,10 @@ func (c *ListenConfig) transport() (*transport.Config, error) {
 		CongestionControl: c.CongestionControl,
 		QLog:              c.QLog,
 	}
+	for _, o := range c.Others {
+		cfg.MaxUniStreams = max(cfg.MaxUniStreams, o.MaxUniStreams)
+		cfg.Datagrams = cfg.Datagrams || o.Datagrams
+	}
 	capKeepAlive(cfg)
 	return cfg, nil
 }
@@ -83,11 +113,13 @@ func (c *ListenConfig) transport() (*transport.Config, error) {
 // A Listener accepts MQTT connections on one UDP socket.
 // It is an [mqtt.LinkListener].
 type Listener struct {
-	ep transport.Endpoint
-	ln transport.Listener
+	ep     transport.Endpoint
+	ln     transport.Listener
+	others map[string]func(transport.Conn) // by ALPN
+	wg     sync.WaitGroup                  // of connections with another protocol; Add only under mu while not closed
 
 	mu     sync.Mutex
-	links  int  // accepted and not ended; guarded by mu
+	conns  int  // accepted and not ended; guarded by mu
 	closed bool // guarded by mu
 }
 
@@ -106,7 +138,11 @@ func Listen(t transport.Transport, pc net.PacketConn, cfg *ListenConfig) (*Liste
 	if err != nil {
 		return nil, errors.Join(err, ep.Close())
 	}
-	return &Listener{ep: ep, ln: ln}, nil
+	l := &Listener{ep: ep, ln: ln, others: make(map[string]func(transport.Conn), len(cfg.Others))}
+	for _, o := range cfg.Others {
+		l.others[o.ALPN] = o.Serve
+	}
+	return l, nil
 }
 
 // ListenAddr is [Listen] on a UDP address such as ":14567".
@@ -123,16 +159,34 @@ func ListenAddr(t transport.Transport, addr string, cfg *ListenConfig) (*Listene
 
 // Accept returns the next connection whose handshake is complete, as a [*Link].
 // It waits for nothing else of the client: its first stream may come late or never.
+// Meanwhile it hands connections with one of [ListenConfig.Others] to that.
 func (l *Listener) Accept(ctx context.Context) (mqtt.Link, error) {
-	c, err := l.ln.Accept(ctx)
-	if err != nil {
-		return nil, err
+	for {
+		c, err := l.ln.Accept(ctx)
+		if err != nil {
+			return nil, err
+		}
+		serve := l.others[c.State().TLS.NegotiatedProtocol]
+		l.mu.Lock()
+		l.conns++
+		serving := serve != nil && !l.closed
+		if serving {
+			l.wg.Add(1)
+		}
+		l.mu.Unlock()
+		context.AfterFunc(c.Context(), l.connEnded)
+		switch {
+		case serve == nil:
+			return Wrap(c, true), nil
+		case !serving:
+			_ = c.CloseWithError(0, "") // it came too late
+		default:
+			go func() { // ends with the connection
+				defer l.wg.Done()
+				serve(c)
+			}()
+		}
 	}
-	l.mu.Lock()
-	l.links++
-	l.mu.Unlock()
-	context.AfterFunc(c.Context(), l.linkEnded)
-	return Wrap(c, true), nil
 }
 
 // Addr returns the address of the socket.
@@ -142,7 +196,8 @@ func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 func (l *Listener) Stats() transport.EndpointStats { return l.ep.Stats() }
 
 // Close stops accepting; Accept returns an error matching [net.ErrClosed].
-// Links live on, and the socket is closed when the last of them has ended.
+// Links and connections of other protocols live on, and the socket is closed when
+// the last of them has ended.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -150,7 +205,7 @@ func (l *Listener) Close() error {
 		return nil
 	}
 	l.closed = true
-	last := l.links == 0
+	last := l.conns == 0
 	l.mu.Unlock()
 	err := l.ln.Close()
 	if last {
@@ -159,19 +214,21 @@ func (l *Listener) Close() error {
 	return err
 }
 
-// CloseNow ends every Link with [mqtt.LinkNormal], waits for the engine's
-// goroutines and closes the socket.
+// CloseNow ends every Link with [mqtt.LinkNormal], and every other connection,
+// waits for their goroutines and the engine's, and closes the socket.
 func (l *Listener) CloseNow() error {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	return l.ep.Close() // the first call counts
+	err := l.ep.Close() // the first call counts
+	l.wg.Wait()
+	return err
 }
 
-func (l *Listener) linkEnded() {
+func (l *Listener) connEnded() {
 	l.mu.Lock()
-	l.links--
-	last := l.closed && l.links == 0
+	l.conns--
+	last := l.closed && l.conns == 0
 	l.mu.Unlock()
 	if last {
 		// An error has nobody to go to: whoever called Close has gone on.
@@ -179,10 +236,10 @@ func (l *Listener) linkEnded() {
 	}
 }
 
-// serverTLS returns a copy of cfg that negotiates "mqtt" and nothing else.
-func serverTLS(cfg *tls.Config) *tls.Config {
+// serverTLS returns a copy of cfg that negotiates protos and nothing else.
+func serverTLS(cfg *tls.Config, protos []string) *tls.Config {
 	cfg = cfg.Clone()
-	cfg.NextProtos = []string{ALPN}
+	cfg.NextProtos = protos
 	choose := cfg.GetConfigForClient
 	if choose == nil {
 		return cfg

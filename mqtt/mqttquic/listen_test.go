@@ -26,6 +26,8 @@ func TestListenRefusesWhatCannotWork(t *testing.T) {
 		"ListenConfig.TLS has no certificate":       {TLS: &tls.Config{}},
 		"ListenConfig.MaxStreams is 4":              {TLS: server, MaxStreams: 4},
 		"ListenConfig.MaxStreams is -1: clients co": {TLS: server, MaxStreams: -1},
+		`ListenConfig.Others: protocol "mqtt"`:      {TLS: server, Others: []mqttquic.Protocol{{ALPN: "mqtt", Serve: func(transport.Conn) {}}}},
+		`ListenConfig.Others: protocol "h3"`:        {TLS: server, Others: []mqttquic.Protocol{{ALPN: "h3"}}},
 	} {
 		_, err := mqttquic.ListenAddr(engine.Default(), "127.0.0.1:0", cfg)
 		require.ErrorContains(t, err, "mqttquic: "+name)
@@ -69,7 +71,7 @@ func TestSessionsResumeAlsoWithConfigForClient(t *testing.T) {
 		cache := new(sessionCache)
 		d := &mqttquic.Dialer{Endpoint: w.endpoint, Sessions: cache}
 		for i := range 3 {
-			c, err := d.DialLink(w.Context(), serverAddr.String(), client)
+			c, err := d.DialLink(w.Context(), serverURL, client)
 			require.NoError(w, err)
 			s, err := w.listener.Accept(w.Context())
 			require.NoError(w, err)
@@ -118,7 +120,7 @@ func TestCloseStopsAcceptingAndLetsLinksLive(t *testing.T) {
 				require.ErrorIs(t, <-accepting, net.ErrClosed)
 				_, err = w.listener.Accept(t.Context())
 				require.ErrorIs(t, err, net.ErrClosed)
-				_, err = w.dialer().DialLink(w.within(time.Minute), serverAddr.String(), client)
+				_, err = w.dialer().DialLink(w.within(time.Minute), serverURL, client)
 				require.Error(t, err)
 
 				_, err = ss.Write([]byte("x"))
@@ -153,7 +155,7 @@ func TestCloseNowEndsLinks(t *testing.T) {
 func TestMaxConnsRefusesMore(t *testing.T) {
 	simulate(t, &mqttquic.ListenConfig{Options: transport.Options{MaxConns: 1}}, func(w *world, e transport.Transport) {
 		_, client := w.link()
-		_, err := w.dialer().DialLink(w.Context(), serverAddr.String(), w.clientTLS)
+		_, err := w.dialer().DialLink(w.Context(), serverURL, w.clientTLS)
 		var pe *transport.ProtocolError
 		require.ErrorAs(w, err, &pe)
 		require.EqualValues(w, 0x02, pe.Code) // CONNECTION_REFUSED: RFC 9000, Section 20.1

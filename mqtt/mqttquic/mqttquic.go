@@ -13,8 +13,9 @@
 //	        Dialer.DialConn, DialURL  -> net.Conn             for any other MQTT library
 //
 // The QUIC engine is a [transport.Transport] that the caller chooses; nothing
-// here depends on which it is. [Wrap] makes a Link of a connection that was
-// accepted elsewhere, for a UDP port shared with other protocols.
+// here depends on which it is. A UDP port can be shared with other protocols, which
+// clients choose by ALPN: a Listener serves them with [ListenConfig.Others], and
+// [Wrap] makes a Link of a connection that was accepted elsewhere.
 //
 // # How a connection ends
 //

@@ -193,7 +193,7 @@ func TestNetConn(t *testing.T) {
 }
 
 func TestDialerNamesWhatIsWrong(t *testing.T) {
-	_, err := (&mqttquic.Dialer{}).DialLink(t.Context(), "localhost", nil)
+	_, err := (&mqttquic.Dialer{}).DialLink(t.Context(), serverURL, nil)
 	require.ErrorContains(t, err, "neither Transport nor Endpoint")
 	d := &mqttquic.Dialer{Transport: engine.Default()}
 	for addr, want := range map[string]string{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,6 +37,7 @@ type world struct {
 
 var (
 	serverAddr = &net.UDPAddr{IP: net.IPv4(10, 0, 0, 1).To4(), Port: mqttquic.Port}
+	serverURL  = &url.URL{Scheme: mqttquic.Scheme, Host: serverAddr.String()}
 	clientAddr = &net.UDPAddr{IP: net.IPv4(10, 0, 0, 2).To4(), Port: 40000}
 	secondAddr = &net.UDPAddr{IP: net.IPv4(10, 0, 0, 3).To4(), Port: 40000} // where the client can migrate to
 	newNATAddr = &net.UDPAddr{IP: net.IPv4(10, 9, 9, 9).To4(), Port: 50000} // what its NAT can change to
@@ -90,7 +92,7 @@ func (w *world) dialer() *mqttquic.Dialer {
 // link connects and returns both sides.
 func (w *world) link() (server, client *mqttquic.Link) {
 	w.Helper()
-	c, err := w.dialer().DialLink(w.Context(), serverAddr.String(), w.clientTLS)
+	c, err := w.dialer().DialLink(w.Context(), serverURL, w.clientTLS)
 	require.NoError(w, err)
 	s, err := w.listener.Accept(w.Context())
 	require.NoError(w, err)

@@ -32,9 +32,7 @@ func (r *run) dialClient(cfg *client.Config) (*client.Client, *killer) {
 	r.Cleanup(func() { _ = c.Close() })
 	require.Equal(r, r.carrier.Kind, c.Carrier())
 	require.Equal(r, r.carrier.Kind, c.Link().Carrier())
-	if r.carrier.Kind == mqtt.QUIC {
-		require.Equal(r, "mqtt", c.TLS().NegotiatedProtocol)
-	}
+	r.checkTLS(c.TLS())
 	return c, k
 }
 
@@ -60,9 +58,8 @@ func (k *killer) kill(t testing.TB) {
 
 // watch has cfg's connections dialled through k.
 func (k *killer) watch(cfg *client.Config) {
-	if cfg.QUIC != nil {
-		cfg.QUIC = &killerDialer{k, cfg.QUIC}
-		return
+	for i, d := range cfg.Dialers {
+		cfg.Dialers[i] = &killerDialer{k, d}
 	}
 	cfg.Dial = func(ctx context.Context, u *url.URL) (net.Conn, error) {
 		var d net.Dialer
@@ -79,8 +76,8 @@ type killerDialer struct {
 	client.LinkDialer
 }
 
-func (d *killerDialer) DialLink(ctx context.Context, addr string, tlsConf *tls.Config) (mqtt.Link, error) {
-	l, err := d.LinkDialer.DialLink(ctx, addr, tlsConf)
+func (d *killerDialer) DialLink(ctx context.Context, u *url.URL, tlsConf *tls.Config) (mqtt.Link, error) {
+	l, err := d.LinkDialer.DialLink(ctx, u, tlsConf)
 	if err == nil {
 		d.k.set(func() error { return l.CloseWithCode(mqtt.LinkControlDown) })
 	}
@@ -112,6 +109,8 @@ func (in inbox) next(t testing.TB) *packet.Publish {
 
 var clientCases = []testCase{
 	{"ClientPublishesAndSubscribesWithEveryQoS", func(r *run) {
+		r.Attr("mqtt5", "both: MQTT-4.2.0-1")
+		r.Attr("mqtt3.1.1", "both: MQTT-7.0.0-2 MQTT-7.1.1-1 MQTT-7.1.2-1")
 		for _, v := range versions {
 			sub, _ := r.dialClient(&client.Config{Version: v, ClientID: fmt.Sprint("sub", v), CleanStart: true})
 			pub, _ := r.dialClient(&client.Config{Version: v, ClientID: fmt.Sprint("pub", v), CleanStart: true})

@@ -14,6 +14,8 @@ var versions = []packet.Version{packet.V31, packet.V311, packet.V5}
 
 var connectCases = []testCase{
 	{"ConnectIsAcceptedInEveryVersion", func(r *run) {
+		r.Attr("mqtt5", "MQTT-3.1.4-5 MQTT-3.2.2-2 MQTT-4.2.0-1")
+		r.Attr("mqtt3.1.1", "MQTT-3.1.4-4 MQTT-3.2.2-1 MQTT-7.0.0-2 MQTT-7.1.1-1")
 		for _, v := range versions {
 			p, ack := r.connect(&packet.Connect{Version: v, ClientID: "c", CleanStart: true, KeepAlive: 60})
 			require.False(r, ack.SessionPresent, "[MQTT-3.2.2-2]")
@@ -43,6 +45,7 @@ var connectCases = []testCase{
 		require.Equal(r, packet.Some[uint32](60), ack.Properties.SessionExpiry)
 	}},
 	{"EmptyClientIDIsAssignedOneThatWorks", func(r *run) { // [MQTT-3.1.3-6], [MQTT-3.1.3-7], [MQTT-3.2.2-16]
+		r.Attr("mqtt5", "MQTT-3.1.3-6 MQTT-3.1.3-7 MQTT-3.2.2-16")
 		p1, ack1 := r.session("", true)
 		_, ack2 := r.session("", true)
 		require.NotNil(r, ack1.Properties)
@@ -55,6 +58,7 @@ var connectCases = []testCase{
 		require.True(r, ack.SessionPresent)
 	}},
 	{"EmptyClientIDIsAcceptedFrom311WithCleanSessionOnly", func(r *run) { // MQTT 3.1.1 [MQTT-3.1.3-6] to [MQTT-3.1.3-9]
+		r.Attr("mqtt3.1.1", "MQTT-3.1.3-6 MQTT-3.1.3-8 MQTT-3.1.3-9 MQTT-3.2.2-4 MQTT-3.2.2-5")
 		p, _ := r.connect(&packet.Connect{Version: packet.V311, CleanStart: true})
 		p.ping()
 		q := r.dial()
@@ -70,6 +74,8 @@ var connectCases = []testCase{
 		p.expectRefused(packet.ClientIDNotValid)
 	}},
 	{"UnknownProtocolVersionIsRefused", func(r *run) { // [MQTT-3.1.2-2]
+		r.Attr("mqtt5", "MQTT-3.1.2-2")
+		r.Attr("mqtt3.1.1", "MQTT-3.1.2-2")
 		p := r.dial()
 		p.version = packet.V5
 		p.sendRaw(frame(0x10, str("MQTT"), []byte{6, 0x02, 0, 0, 0}, str("c")))
@@ -80,11 +86,14 @@ var connectCases = []testCase{
 		q.expectRefused(packet.UnsupportedProtocolVersion)
 	}},
 	{"UnknownProtocolNameIsNotAnswered", func(r *run) { // [MQTT-3.1.2-1]
+		r.Attr("mqtt5", "MQTT-3.1.2-1")
+		r.Attr("mqtt3.1.1", "MQTT-3.1.2-1")
 		p := r.dial()
 		p.sendRaw(frame(0x10, str("HTTP"), []byte{5, 0x02, 0, 0, 0}, str("c")))
 		p.expectEndAfterAtMost(packet.UnsupportedProtocolVersion)
 	}},
 	{"FirstPacketMustBeConnect", func(r *run) { // [MQTT-3.1.0-1]
+		r.Attr("mqtt5", "MQTT-3.14.0-1")
 		other := r.client("other")
 		for _, b := range [][]byte{
 			frame(0xC0),
@@ -99,6 +108,8 @@ var connectCases = []testCase{
 		other.ping()
 	}},
 	{"SecondConnectIsAProtocolError", func(r *run) { // [MQTT-3.1.0-2]
+		r.Attr("mqtt5", "MQTT-3.1.0-2 MQTT-3.2.0-2")
+		r.Attr("mqtt3.1.1", "MQTT-3.1.0-2")
 		for _, v := range versions {
 			p := r.clientOf(v, "c")
 			p.send(&packet.Connect{Version: v, ClientID: "c", CleanStart: true})
@@ -154,6 +165,7 @@ var connectCases = []testCase{
 		p.expectRefused(packet.MalformedPacket)
 	}},
 	{"UnknownAuthenticationMethodIsRefused", func(r *run) { // [MQTT-4.12.0-1]
+		r.Attr("mqtt5", "MQTT-4.12.0-1 MQTT-4.12.0-4 MQTT-4.12.0-5 MQTT-4.13.2-1 MQTT-3.15.2-2 MQTT-3.15.2-3")
 		p := r.dial()
 		p.send(&packet.Connect{Version: packet.V5, ClientID: "c", CleanStart: true, Properties: &packet.Properties{AuthMethod: "SCRAM-SHA-1"}})
 		p.expectRefused(packet.BadAuthenticationMethod)
@@ -187,6 +199,7 @@ var connectCases = []testCase{
 		}
 	}},
 	{"PacketsMayArriveAllAtOnce", func(r *run) { // [MQTT-3.1.4-5]: before CONNACK as well
+		r.Attr("mqtt5", "MQTT-3.2.0-1")
 		p := r.dial()
 		p.send(
 			&packet.Connect{Version: packet.V5, ClientID: "c", CleanStart: true},
@@ -210,6 +223,7 @@ var connectCases = []testCase{
 		require.Equal(r, []string{"one", "two"}, payloads)
 	}},
 	{"NothingAfterARefusedConnectIsProcessed", func(r *run) { // [MQTT-3.1.4-6]
+		r.Attr("mqtt5", "MQTT-3.1.4-6")
 		watch := r.client("watch")
 		watch.subscribe("#", 0)
 		p := r.dial()

@@ -13,6 +13,7 @@ import (
 
 var limitCases = []testCase{
 	{"ReceiveMaximumOfOneHoldsTheSecondPublish", func(r *run) { // [MQTT-3.3.4-9]
+		r.Attr("mqtt5", "MQTT-3.3.4-9 MQTT-4.9.0-2")
 		for q := packet.AtLeastOnce; q <= packet.ExactlyOnce; q++ {
 			sub, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "sub", CleanStart: true, Properties: &packet.Properties{
 				ReceiveMaximum: packet.Some[uint16](1),
@@ -89,6 +90,7 @@ var limitCases = []testCase{
 		other.ping()
 	}},
 	{"PacketAboveTheClientsMaximumIsNotSent", func(r *run) { // [MQTT-3.1.2-24], [MQTT-3.1.2-25]
+		r.Attr("mqtt5", "MQTT-3.1.2-24 MQTT-3.1.2-25")
 		sub, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "sub", CleanStart: true, Properties: &packet.Properties{
 			MaximumPacketSize: packet.Some[uint32](100),
 			ReceiveMaximum:    packet.Some[uint16](1), // an occupied slot would show
@@ -127,6 +129,7 @@ var limitCases = []testCase{
 		other.ping()
 	}},
 	{"TopicAliasStandsForItsTopic", func(r *run) { // Section 3.3.2.3.4, [MQTT-3.3.2-12]
+		r.Attr("mqtt5", "MQTT-3.1.2-27")
 		sub, pub := r.client("sub"), r.client("pub")
 		sub.subscribe("#", 1)
 		aliased := func(topic string, alias uint16, payload string) {
@@ -146,6 +149,7 @@ var limitCases = []testCase{
 		}
 	}},
 	{"InvalidTopicAliasIsRefused", func(r *run) { // [MQTT-3.3.2-8], [MQTT-3.3.2-9], reason code 0x94
+		r.Attr("mqtt5", "MQTT-3.3.2-8")
 		r.start(&broker.Config{Limits: session.Limits{TopicAliasMaximum: 5}})
 		for _, alias := range []byte{0, 6} {
 			p := r.client("p")
@@ -162,6 +166,7 @@ var limitCases = []testCase{
 		p.expectDisconnect(packet.ProtocolError)
 	}},
 	{"TopicAliasEndsWithItsConnection", func(r *run) { // [MQTT-3.3.2-7]
+		r.Attr("mqtt5", "MQTT-3.3.2-7")
 		p, _ := r.session("p", true)
 		p.publishPacket(&packet.Publish{Topic: "t", QoS: 1, Properties: &packet.Properties{TopicAlias: packet.Some[uint16](1)}})
 		p.kill()
@@ -171,6 +176,7 @@ var limitCases = []testCase{
 		p.expectDisconnect(packet.ProtocolError)
 	}},
 	{"TopicAliasOfTheServerStaysWithinTheClientsMaximum", func(r *run) { // [MQTT-3.1.2-26]
+		r.Attr("mqtt5", "MQTT-3.1.2-26 MQTT-3.3.2-8 MQTT-3.3.2-11")
 		sub, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "sub", CleanStart: true, Properties: &packet.Properties{
 			TopicAliasMaximum: packet.Some[uint16](2),
 		}})

@@ -1,6 +1,8 @@
 package mqtttest
 
 import (
+	"slices"
+
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyquic/anyquic/mqtt/packet"
@@ -84,8 +86,9 @@ var malformedCases = makeMalformedCases()
 // other clients go on.
 func makeMalformedCases() []testCase {
 	var cases []testCase
-	for _, bad := range badPackets {
+	for _, bad := range slices.Concat(badPackets, badStrings) {
 		cases = append(cases, testCase{bad.name + "IsRefused", func(r *run) {
+			r.proveBad(bad)
 			sub, pub := r.client("sub"), r.client("pub")
 			sub.subscribe("others", 1)
 			wires := map[packet.Version][]byte{packet.V5: bad.wire, packet.V311: bad.old}

@@ -19,6 +19,8 @@ package mqtttest
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"testing"
 	"time"
 
@@ -40,6 +42,14 @@ type Carrier struct {
 
 	// Kind is what both sides' Links must say that they are.
 	Kind mqtt.Carrier
+
+	// ALPN is what must have been negotiated; empty on a carrier without TLS, or
+	// if nothing is.
+	ALPN string
+
+	// OneStream leaves out the cases with data streams, on a carrier that has
+	// them: clients may do without.
+	OneStream bool
 
 	// Serve makes b serve a new listener on loopback until the test ends, and
 	// says how to reach it.
@@ -74,6 +84,8 @@ var groups = [][]testCase{
 	malformedCases,
 	serverCases,
 	clientCases,
+	statementCases,
+	statement311Cases,
 }
 
 // Run runs every case over c, as parallel subtests.
@@ -81,7 +93,7 @@ func Run(t *testing.T, c Carrier) {
 	for _, group := range groups {
 		runCases(t, c, group)
 	}
-	if c.Kind == mqtt.QUIC {
+	if c.Kind.Streams() && !c.OneStream {
 		runCases(t, c, streamCases)
 	}
 }
@@ -139,13 +151,28 @@ func (r *run) dial() *peer {
 
 	require.Equal(r, r.carrier.Kind, link.Carrier())
 	require.Equal(r, mqtt.ControlStream, s.ID())
+	r.checkTLS(link.TLS())
+	network := "tcp"
 	switch r.carrier.Kind {
-	case mqtt.TCP, mqtt.WebSocket:
-		require.Nil(r, link.TLS(), "TLS is in use")
-	case mqtt.QUIC:
-		require.NotNil(r, link.TLS())
-		require.Equal(r, "mqtt", link.TLS().NegotiatedProtocol)
-		require.Equal(r, "udp", link.RemoteAddr().Network())
+	case mqtt.QUIC, mqtt.WSSH3, mqtt.WebTransport:
+		network = "udp"
+	}
+	require.Equal(r, network, link.RemoteAddr().Network())
+	if !r.carrier.Kind.Streams() {
+		_, err := link.OpenStream(ctx)
+		require.ErrorIs(r, err, errors.ErrUnsupported)
 	}
 	return newPeer(r, link, s)
+}
+
+// checkTLS checks what the handshake has negotiated.
+func (r *run) checkTLS(state *tls.ConnectionState) {
+	r.Helper()
+	if !r.carrier.Kind.Secure() {
+		require.Nil(r, state, "TLS is in use")
+		return
+	}
+	require.NotNil(r, state)
+	require.True(r, state.HandshakeComplete)
+	require.Equal(r, r.carrier.ALPN, state.NegotiatedProtocol)
 }

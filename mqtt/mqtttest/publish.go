@@ -12,6 +12,8 @@ import (
 
 var publishCases = []testCase{
 	{"MessageIsDeliveredWithTheLowerQoS", func(r *run) { // [MQTT-3.8.4-8]
+		r.Attr("mqtt5", "MQTT-3.8.4-8 MQTT-3.3.4-1 MQTT-4.3.1-1 MQTT-4.3.2-2 MQTT-4.3.3-2")
+		r.Attr("mqtt3.1.1", "MQTT-3.8.4-6 MQTT-3.3.4-1 MQTT-3.3.1-9 MQTT-4.3.1-1")
 		for _, v := range versions {
 			sub, pub := r.clientOf(v, "sub"), r.clientOf(v, "pub")
 			for granted := packet.AtMostOnce; granted <= packet.ExactlyOnce; granted++ {
@@ -30,6 +32,7 @@ var publishCases = []testCase{
 		}
 	}},
 	{"MessagesKeepTheirOrder", func(r *run) { // [MQTT-4.6.0-6]
+		r.Attr("mqtt5", "MQTT-4.6.0-5 MQTT-4.6.0-6")
 		for q := packet.AtMostOnce; q <= packet.ExactlyOnce; q++ {
 			sub, pub := r.client("sub"), r.client("pub")
 			sub.subscribe("t", q)
@@ -57,6 +60,7 @@ var publishCases = []testCase{
 		sub.message("t", "")
 	}},
 	{"LargePayloadArrivesWhole", func(r *run) {
+		r.Attr("mqtt5", "MQTT-4.2.0-1")
 		sub, pub := r.client("sub"), r.client("pub")
 		sub.subscribe("t", 1)
 		payload := strings.Repeat("0123456789abcdef", 60_000) // 960,000 bytes
@@ -66,6 +70,7 @@ var publishCases = []testCase{
 		sub.ack(m)
 	}},
 	{"TopicsAreCaseSensitiveAndKeepTheirLevels", func(r *run) { // [MQTT-4.7.3-4], Section 4.7.3
+		r.Attr("mqtt5", "MQTT-4.7.3-4 MQTT-3.3.2-3")
 		sub, pub := r.client("sub"), r.client("pub")
 		sub.subscribe("a/b", 1)
 		sub.subscribe("/", 1)
@@ -80,6 +85,7 @@ var publishCases = []testCase{
 		sub.ping()
 	}},
 	{"PropertiesOfAMessageAreForwarded", func(r *run) { // [MQTT-3.3.2-4], -15, -16, -17, -18, -20
+		r.Attr("mqtt5", "MQTT-3.3.2-4 MQTT-3.3.2-15 MQTT-3.3.2-16 MQTT-3.3.2-17 MQTT-3.3.2-18 MQTT-3.3.2-20")
 		sub, pub := r.client("sub"), r.client("pub")
 		sub.subscribe("t", 2)
 		user := []packet.UserProperty{{Key: "b", Value: "1"}, {Key: "a", Value: "2"}, {Key: "b", Value: ""}}

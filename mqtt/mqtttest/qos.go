@@ -10,6 +10,8 @@ import (
 
 var qosCases = []testCase{
 	{"RepeatedPublishBeforePubrelIsDeliveredOnce", func(r *run) { // [MQTT-4.3.3-10]
+		r.Attr("mqtt5", "MQTT-4.3.3-10 MQTT-4.3.3-11 MQTT-4.3.3-12")
+		r.Attr("mqtt3.1.1", "MQTT-4.3.3-2")
 		for _, v := range versions {
 			sub, pub := r.clientOf(v, "sub"), r.clientOf(v, "pub")
 			sub.subscribe("t", 2)
@@ -77,6 +79,8 @@ var qosCases = []testCase{
 		}
 	}},
 	{"UnacknowledgedPublishIsRepeatedOnTheNextConnection", func(r *run) { // [MQTT-4.4.0-1], [MQTT-3.3.1-1]
+		r.Attr("mqtt5", "MQTT-4.4.0-1 MQTT-3.3.1-1 MQTT-4.3.2-3")
+		r.Attr("mqtt3.1.1", "MQTT-4.4.0-1 MQTT-3.3.1-1 MQTT-4.3.2-1")
 		for _, v := range []packet.Version{packet.V311, packet.V5} {
 			connect := func() (*peer, *packet.Connack) {
 				return r.connect(&packet.Connect{Version: v, ClientID: fmt.Sprint("sub", v), Properties: persistent(v)})
@@ -103,6 +107,7 @@ var qosCases = []testCase{
 		}
 	}},
 	{"AcknowledgedPublishIsNotRepeated", func(r *run) {
+		r.Attr("mqtt5", "MQTT-4.3.2-3 MQTT-4.3.3-5")
 		sub, _ := r.session("sub", true)
 		sub.subscribe("t", 2)
 		pub := r.client("pub")
@@ -117,6 +122,7 @@ var qosCases = []testCase{
 		sub.ping()
 	}},
 	{"OutgoingQoS2GoesOnWhereItWasInterrupted", func(r *run) { // [MQTT-4.3.3-5], [MQTT-4.4.0-1]
+		r.Attr("mqtt5", "MQTT-4.3.3-3 MQTT-4.3.3-4 MQTT-4.3.3-5 MQTT-4.3.3-6 MQTT-4.4.0-1")
 		sub, _ := r.session("sub", true)
 		sub.subscribe("t", 2)
 		pub := r.client("pub")
@@ -149,6 +155,7 @@ var qosCases = []testCase{
 		sub.ping()
 	}},
 	{"IncomingQoS2IsExactlyOnceAcrossALostConnection", func(r *run) { // [MQTT-4.3.3-10], [MQTT-4.4.0-1]
+		r.Attr("mqtt5", "MQTT-4.3.3-10 MQTT-4.3.3-11")
 		sub := r.client("sub")
 		sub.subscribe("t", 2)
 		m := &packet.Publish{Topic: "t", Payload: []byte("once"), QoS: 2, PacketID: 3}
@@ -173,6 +180,7 @@ var qosCases = []testCase{
 		sub.ping()
 	}},
 	{"FailedPubrecEndsTheExchange", func(r *run) { // [MQTT-4.3.3-4]: no PUBREL after a reason code of 0x80 or more
+		r.Attr("mqtt5", "MQTT-4.4.0-2")
 		sub, _ := r.session("sub", true)
 		sub.subscribe("t", 2)
 		pub := r.client("pub")
@@ -185,6 +193,8 @@ var qosCases = []testCase{
 		sub.ping()
 	}},
 	{"QueuedMessagesArriveInOrderOnTheNextConnection", func(r *run) { // [MQTT-4.1.0-1], Section 4.6
+		r.Attr("mqtt5", "MQTT-4.5.0-1 MQTT-3.1.2-5")
+		r.Attr("mqtt3.1.1", "MQTT-3.1.2-5 MQTT-4.5.0-1 MQTT-4.6.0-5 MQTT-4.6.0-6")
 		for _, v := range []packet.Version{packet.V311, packet.V5} {
 			connect := func() (*peer, *packet.Connack) {
 				return r.connect(&packet.Connect{Version: v, ClientID: fmt.Sprint("sub", v), Properties: persistent(v)})

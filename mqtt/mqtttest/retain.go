@@ -8,6 +8,8 @@ import (
 
 var retainCases = []testCase{
 	{"RetainedMessageIsSentToNewSubscribers", func(r *run) { // [MQTT-3.3.1-5], [MQTT-3.3.1-8]
+		r.Attr("mqtt5", "MQTT-3.3.1-5")
+		r.Attr("mqtt3.1.1", "MQTT-3.3.1-5 MQTT-3.3.1-6 MQTT-3.3.1-8")
 		for _, v := range versions {
 			pub := r.clientOf(v, "pub")
 			pub.retain("t", "first", 1)
@@ -33,6 +35,7 @@ var retainCases = []testCase{
 		require.Equal(r, packet.AtMostOnce, m.QoS)
 	}},
 	{"EmptyRetainedMessageClears", func(r *run) { // [MQTT-3.3.1-6], [MQTT-3.3.1-7]
+		r.Attr("mqtt5", "MQTT-3.3.1-6 MQTT-3.3.1-7")
 		live, pub := r.client("live"), r.client("pub")
 		live.subscribe("t", 0)
 		pub.retain("t", "m", 1)
@@ -44,6 +47,7 @@ var retainCases = []testCase{
 		sub.ping()
 	}},
 	{"MessageWithoutRetainLeavesTheRetainedOne", func(r *run) { // [MQTT-3.3.1-8]
+		r.Attr("mqtt5", "MQTT-3.3.1-8")
 		pub := r.client("pub")
 		pub.retain("t", "kept", 1)
 		pub.publish("t", "passing", 1)
@@ -53,6 +57,7 @@ var retainCases = []testCase{
 		sub.ping()
 	}},
 	{"WildcardsFindRetainedMessages", func(r *run) {
+		r.Attr("mqtt5", "MQTT-4.7.2-1")
 		pub := r.client("pub")
 		for _, topic := range []string{"a/1", "a/2", "a/2/x", "b/1", "$hidden/a"} {
 			pub.retain(topic, topic, 1)
@@ -78,6 +83,7 @@ var retainCases = []testCase{
 		}
 	}},
 	{"RetainHandlingDecidesAtSubscribe", func(r *run) { // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
+		r.Attr("mqtt5", "MQTT-3.3.1-9 MQTT-3.3.1-10 MQTT-3.3.1-11")
 		r.client("pub").retain("t", "m", 1)
 		sub := r.client("sub")
 		sub.subscribeTo(packet.Subscription{Filter: "t", QoS: 1, RetainHandling: 2})
@@ -92,6 +98,7 @@ var retainCases = []testCase{
 		sub.ping()
 	}},
 	{"RetainAsPublishedKeepsTheFlag", func(r *run) { // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+		r.Attr("mqtt5", "MQTT-3.3.1-12 MQTT-3.3.1-13")
 		pub := r.client("pub")
 		kept, cleared := r.client("kept"), r.client("cleared")
 		kept.subscribeTo(packet.Subscription{Filter: "t", QoS: 1, RetainAsPublished: true})
@@ -117,6 +124,7 @@ var retainCases = []testCase{
 		require.Equal(r, []packet.UserProperty{{Key: "k", Value: "v"}}, m.Properties.User)
 	}},
 	{"ExpiredRetainedMessageIsGone", func(r *run) { // [MQTT-3.3.2-5], Section 4.3: seconds
+		r.Attr("mqtt5", "MQTT-3.3.2-5")
 		pub := r.client("pub")
 		pub.publishPacket(&packet.Publish{Topic: "t", Payload: []byte("m"), QoS: 1, Retain: true, Properties: &packet.Properties{
 			MessageExpiry: packet.Some[uint32](1),

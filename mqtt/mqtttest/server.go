@@ -14,6 +14,8 @@ import (
 
 var serverCases = []testCase{
 	{"PingIsAnswered", func(r *run) { // [MQTT-3.12.4-1]
+		r.Attr("mqtt5", "MQTT-3.12.4-1")
+		r.Attr("mqtt3.1.1", "MQTT-3.12.4-1")
 		for _, v := range versions {
 			p := r.clientOf(v, "c")
 			p.ping()
@@ -22,6 +24,8 @@ var serverCases = []testCase{
 		}
 	}},
 	{"SilentClientIsDisconnectedAfterOneAndAHalfKeepAlives", func(r *run) { // [MQTT-3.1.2-22], reason code 0x8D
+		r.Attr("mqtt5", "MQTT-3.1.2-22 MQTT-3.2.2-22 MQTT-3.14.4-1 MQTT-3.14.4-2")
+		r.Attr("mqtt3.1.1", "MQTT-3.1.2-24")
 		start := time.Now()
 		var silent []*peer
 		for _, v := range versions {

@@ -19,6 +19,8 @@ var sessionCases = []testCase{
 		p.ping()
 	}},
 	{"SessionOutlivesItsConnectionOnRequest", func(r *run) { // [MQTT-3.1.2-5], [MQTT-3.1.2-23], [MQTT-3.2.2-3]
+		r.Attr("mqtt5", "MQTT-3.1.2-5 MQTT-3.1.2-6 MQTT-3.1.2-23 MQTT-3.2.2-3 MQTT-4.5.0-1")
+		r.Attr("mqtt3.1.1", "MQTT-3.1.2-4 MQTT-3.1.2-5 MQTT-3.2.2-2 MQTT-3.2.2-3 MQTT-4.5.0-1")
 		for _, v := range versions {
 			id := fmt.Sprint("c", v)
 			p, ack := r.connect(&packet.Connect{Version: v, ClientID: id, Properties: persistent(v)})
@@ -36,6 +38,8 @@ var sessionCases = []testCase{
 		}
 	}},
 	{"CleanStartDiscardsTheSession", func(r *run) { // [MQTT-3.1.2-4], [MQTT-3.2.2-2]
+		r.Attr("mqtt5", "MQTT-3.1.2-4 MQTT-3.1.4-4 MQTT-3.2.2-2")
+		r.Attr("mqtt3.1.1", "MQTT-3.1.2-6 MQTT-3.1.4-3 MQTT-3.2.2-1")
 		for _, v := range versions {
 			id := fmt.Sprint("c", v)
 			p, _ := r.connect(&packet.Connect{Version: v, ClientID: id, Properties: persistent(v)})
@@ -51,6 +55,7 @@ var sessionCases = []testCase{
 		}
 	}},
 	{"CleanSessionOf311EndsWithItsConnection", func(r *run) { // MQTT 3.1.1 [MQTT-3.1.2-6]
+		r.Attr("mqtt3.1.1", "MQTT-3.1.2-6 MQTT-3.2.2-3")
 		p, _ := r.connect(&packet.Connect{Version: packet.V311, ClientID: "c", CleanStart: true})
 		p.subscribe("t", 1)
 		p.disconnect(packet.NormalDisconnection)
@@ -58,6 +63,7 @@ var sessionCases = []testCase{
 		require.False(r, ack.SessionPresent)
 	}},
 	{"SessionExpires", func(r *run) { // [MQTT-3.1.2-23], Section 3.1.2.11.2
+		r.Attr("mqtt5", "MQTT-4.1.0-2")
 		p, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "c", CleanStart: true, Properties: &packet.Properties{
 			SessionExpiry: packet.Some[uint32](1),
 		}})
@@ -79,6 +85,8 @@ var sessionCases = []testCase{
 		p.expectDisconnect(packet.ProtocolError)
 	}},
 	{"TakeoverEndsTheOldConnection", func(r *run) { // [MQTT-3.1.4-3]
+		r.Attr("mqtt5", "MQTT-3.1.4-3 MQTT-3.14.4-1 MQTT-3.14.4-2")
+		r.Attr("mqtt3.1.1", "MQTT-3.1.4-2")
 		for _, v := range versions {
 			old := r.clientOf(v, "c")
 			next := r.clientOf(v, "c")
@@ -88,6 +96,7 @@ var sessionCases = []testCase{
 		}
 	}},
 	{"TakeoverKeepsTheSession", func(r *run) { // [MQTT-3.1.2-5], [MQTT-3.1.4-3]
+		r.Attr("mqtt5", "MQTT-3.1.2-5 MQTT-3.1.4-3")
 		old, _ := r.session("c", true)
 		old.subscribe("t", 1)
 		pub := r.client("pub")
@@ -115,6 +124,7 @@ var sessionCases = []testCase{
 		last.ping()
 	}},
 	{"QueuedMessageExpires", func(r *run) { // [MQTT-3.3.2-5]
+		r.Attr("mqtt5", "MQTT-3.3.2-5 MQTT-3.3.2-6")
 		sub, _ := r.session("sub", true)
 		sub.subscribe("t", 1)
 		sub.disconnect(packet.NormalDisconnection)
@@ -132,6 +142,7 @@ var sessionCases = []testCase{
 		sub.ping()
 	}},
 	{"SessionsOfDifferentClientsAreApart", func(r *run) {
+		r.Attr("mqtt5", "MQTT-3.1.3-2")
 		a, _ := r.session("a", true)
 		b, ack := r.session("A", true)
 		require.False(r, ack.SessionPresent)

@@ -64,11 +64,13 @@ var sharedCases = []testCase{
 		p.message("t", "m")
 	}},
 	{"NoLocalOnASharedSubscriptionIsAProtocolError", func(r *run) { // [MQTT-3.8.3-4]
+		r.Attr("mqtt5", "MQTT-3.8.3-4")
 		p := r.client("p")
 		p.sendRaw(frame(0x82, []byte{0, 1, 0}, str("$share/g/t"), []byte{0x04}))
 		p.expectDisconnect(packet.ProtocolError)
 	}},
 	{"MalformedShareNameIsRefused", func(r *run) { // [MQTT-4.8.2-1], [MQTT-4.8.2-2], Section 4.13
+		r.Attr("mqtt5", "MQTT-4.8.2-1 MQTT-4.8.2-2")
 		other := r.client("other")
 		for _, bad := range []string{"$share/", "$share/g", "$share/g/", "$share//t", "$share/g+/t", "$share/#/t", "$share/g/a#"} {
 			p := r.client("p")
@@ -89,6 +91,7 @@ var sharedCases = []testCase{
 		a.ping()
 	}},
 	{"MemberWithItsOwnQoS", func(r *run) { // [MQTT-4.8.2-3]
+		r.Attr("mqtt5", "MQTT-4.8.2-3")
 		p, pub := r.client("p"), r.client("pub")
 		p.subscribe("$share/g/t", 1)
 		pub.publish("t", "m", 2)

@@ -12,6 +12,8 @@ import (
 
 var subscribeCases = []testCase{
 	{"SubackAnswersEveryFilterInOrder", func(r *run) { // [MQTT-3.8.4-5], [MQTT-3.8.4-6], [MQTT-3.8.4-7]
+		r.Attr("mqtt5", "MQTT-3.8.4-5 MQTT-3.8.4-6 MQTT-3.8.4-7 MQTT-3.9.3-1")
+		r.Attr("mqtt3.1.1", "MQTT-3.8.4-4 MQTT-3.8.4-5 MQTT-3.9.3-1 MQTT-3.8.3-2")
 		for _, v := range versions {
 			p := r.clientOf(v, "c")
 			ack := p.suback(&packet.Subscribe{Subscriptions: []packet.Subscription{
@@ -22,6 +24,8 @@ var subscribeCases = []testCase{
 		}
 	}},
 	{"InvalidFilterIsMalformed", func(r *run) { // [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.3-1], Section 4.13
+		r.Attr("mqtt5", "MQTT-4.7.1-1 MQTT-4.7.1-2 MQTT-4.7.3-1")
+		r.Attr("mqtt3.1.1", "MQTT-4.7.1-2 MQTT-4.7.1-3 MQTT-4.7.3-1")
 		other := r.client("other")
 		for _, bad := range []string{"a/#/b", "a#", "a+/b", "#/a", "+a", ""} {
 			// 0x8F is for filters that are correctly formed: Section 3.9.3.
@@ -36,6 +40,8 @@ var subscribeCases = []testCase{
 		require.Zero(r, r.broker.Stats().Subscriptions)
 	}},
 	{"FilterThatIsRefusedLeavesTheOthers", func(r *run) { // [MQTT-3.8.4-5], [MQTT-3.8.4-7]
+		r.Attr("mqtt5", "MQTT-3.8.4-5 MQTT-3.8.4-7")
+		r.Attr("mqtt3.1.1", "MQTT-3.8.4-5 MQTT-3.9.3-2")
 		r.start(&broker.Config{Limits: session.Limits{MaxSubscriptions: 1}})
 		p, pub := r.client("c"), r.client("pub")
 		ack := p.suback(&packet.Subscribe{Subscriptions: []packet.Subscription{{Filter: "good", QoS: 1}, {Filter: "more", QoS: 1}}})
@@ -59,6 +65,7 @@ var subscribeCases = []testCase{
 		p.ping()
 	}},
 	{"WildcardsMatchAsSpecified", func(r *run) { // Section 4.7.1
+		r.Attr("mqtt5", "MQTT-3.3.2-3")
 		sub, pub := r.client("sub"), r.client("pub")
 		for _, c := range []struct {
 			filter string
@@ -85,6 +92,7 @@ var subscribeCases = []testCase{
 		}
 	}},
 	{"WildcardsDoNotMatchTopicsThatBeginWithADollar", func(r *run) { // [MQTT-4.7.2-1]
+		r.Attr("mqtt5", "MQTT-4.7.2-1")
 		sub, exact, pub := r.client("sub"), r.client("exact"), r.client("pub")
 		sub.subscribe("#", 1)
 		sub.subscribe("+/news", 1)
@@ -94,6 +102,7 @@ var subscribeCases = []testCase{
 		sub.ping()
 	}},
 	{"SubscriptionIsReplacedByTheSameFilter", func(r *run) { // [MQTT-3.8.4-3], [MQTT-3.8.4-4]
+		r.Attr("mqtt5", "MQTT-3.8.4-3 MQTT-3.8.4-4")
 		sub, pub := r.client("sub"), r.client("pub")
 		pub.retain("t", "retained", 2)
 		sub.subscribe("t", 0)
@@ -105,6 +114,8 @@ var subscribeCases = []testCase{
 		sub.ping() // one copy
 	}},
 	{"UnsubscribeStopsTheMessages", func(r *run) { // [MQTT-3.10.4-1], [MQTT-3.11.3-1], [MQTT-3.11.3-2]
+		r.Attr("mqtt5", "MQTT-3.10.4-1 MQTT-3.10.4-2 MQTT-3.10.4-6 MQTT-3.11.3-1 MQTT-3.11.3-2")
+		r.Attr("mqtt3.1.1", "MQTT-3.10.4-1 MQTT-3.10.4-2 MQTT-3.10.4-6")
 		for _, v := range versions {
 			sub, pub := r.clientOf(v, "sub"), r.client("pub")
 			sub.subscribe("a", 1)
@@ -122,6 +133,7 @@ var subscribeCases = []testCase{
 		}
 	}},
 	{"UnsubscribeComparesFiltersCharacterByCharacter", func(r *run) { // [MQTT-3.10.4-1]
+		r.Attr("mqtt5", "MQTT-3.10.4-1")
 		sub, pub := r.client("sub"), r.client("pub")
 		sub.subscribe("a/+", 1)
 		require.Equal(r, []packet.ReasonCode{packet.NoSubscriptionExisted, packet.NoSubscriptionExisted}, sub.unsubscribe("a/b", "a/#"))
@@ -129,6 +141,7 @@ var subscribeCases = []testCase{
 		sub.message("a/b", "m")
 	}},
 	{"UnsubscribeLetsExchangesFinish", func(r *run) { // [MQTT-3.10.4-3]
+		r.Attr("mqtt5", "MQTT-3.10.4-3")
 		sub, pub := r.client("sub"), r.client("pub")
 		sub.subscribe("t", 2)
 		pub.publish("t", "m", 2)
@@ -138,6 +151,7 @@ var subscribeCases = []testCase{
 		sub.ping()
 	}},
 	{"NoLocalKeepsOwnMessagesAway", func(r *run) { // [MQTT-3.8.3-3]
+		r.Attr("mqtt5", "MQTT-3.8.3-3")
 		a, b := r.client("a"), r.client("b")
 		a.subscribeTo(packet.Subscription{Filter: "t", QoS: 1, NoLocal: true})
 		a.publish("t", "own", 1)
@@ -156,6 +170,7 @@ var subscribeCases = []testCase{
 		a.ping()
 	}},
 	{"SubscriptionIdentifierComesWithItsMessages", func(r *run) { // [MQTT-3.3.4-3], [MQTT-3.3.4-4]
+		r.Attr("mqtt5", "MQTT-3.3.4-3")
 		sub, pub := r.client("sub"), r.client("pub")
 		withID := func(filter string, id uint32) {
 			ack := sub.suback(&packet.Subscribe{
@@ -180,6 +195,7 @@ var subscribeCases = []testCase{
 		require.Equal(r, []uint32{7}, sub.message("a", "m").Properties.SubscriptionIDs)
 	}},
 	{"OverlappingSubscriptionsDeliverTheHighestQoSAndAllIdentifiers", func(r *run) { // [MQTT-3.3.4-2], [MQTT-3.3.4-4], [MQTT-3.3.4-5]
+		r.Attr("mqtt5", "MQTT-3.3.4-2 MQTT-3.3.4-4")
 		sub, pub := r.client("sub"), r.client("pub")
 		for i, s := range []packet.Subscription{{Filter: "a/b", QoS: 0}, {Filter: "a/+", QoS: 2}, {Filter: "#", QoS: 1}} {
 			sub.suback(&packet.Subscribe{Subscriptions: []packet.Subscription{s}, Properties: &packet.Properties{SubscriptionIDs: []uint32{uint32(i + 1)}}})

@@ -35,6 +35,8 @@ func (p *peer) noWill() {
 
 var willCases = []testCase{
 	{"WillIsPublishedWhenTheConnectionIsLost", func(r *run) { // [MQTT-3.1.2-8]
+		r.Attr("mqtt5", "MQTT-3.1.2-7 MQTT-3.1.2-8")
+		r.Attr("mqtt3.1.1", "MQTT-3.1.2-8")
 		w := r.watcher()
 		for _, v := range versions {
 			p, _ := r.connect(willed(v, "lost"))
@@ -45,6 +47,8 @@ var willCases = []testCase{
 		}
 	}},
 	{"WillIsNotPublishedAfterDisconnect", func(r *run) { // [MQTT-3.1.2-10], [MQTT-3.14.4-3]
+		r.Attr("mqtt5", "MQTT-3.1.2-8 MQTT-3.1.2-10 MQTT-3.14.4-3")
+		r.Attr("mqtt3.1.1", "MQTT-3.1.2-8 MQTT-3.1.2-10 MQTT-3.14.4-3")
 		w := r.watcher()
 		for _, v := range versions {
 			p, _ := r.connect(willed(v, "no"))
@@ -68,6 +72,7 @@ var willCases = []testCase{
 		}
 	}},
 	{"WillIsPublishedWhenTheKeepAliveRunsOut", func(r *run) { // [MQTT-3.1.2-22], Section 3.1.2.5
+		r.Attr("mqtt5", "MQTT-3.1.2-22")
 		w := r.watcher()
 		c := willed(packet.V5, "silent")
 		c.KeepAlive = 1
@@ -84,6 +89,7 @@ var willCases = []testCase{
 		q.ping()
 	}},
 	{"WillMayBeRetained", func(r *run) { // [MQTT-3.1.2-15]
+		r.Attr("mqtt5", "MQTT-3.1.2-15")
 		w := r.watcher()
 		c := willed(packet.V5, "retained")
 		c.Will.Retain, c.Will.QoS = true, packet.ExactlyOnce
@@ -97,6 +103,7 @@ var willCases = []testCase{
 		require.Equal(r, packet.ExactlyOnce, m.QoS)
 	}},
 	{"WillKeepsItsProperties", func(r *run) { // Section 3.1.3.2, [MQTT-3.1.3-10]
+		r.Attr("mqtt5", "MQTT-3.1.3-10")
 		w := r.watcher()
 		c := willed(packet.V5, "m")
 		c.Will.Properties = &packet.Properties{
@@ -115,6 +122,7 @@ var willCases = []testCase{
 		require.False(r, got.WillDelay.Set)
 	}},
 	{"WillWaitsForItsDelay", func(r *run) { // [MQTT-3.1.3-9], Section 3.1.3.2.2
+		r.Attr("mqtt5", "MQTT-3.1.2-8")
 		w := r.watcher()
 		p, _ := r.connect(delayed(1))
 		start := time.Now()
@@ -124,6 +132,7 @@ var willCases = []testCase{
 		require.GreaterOrEqual(r, time.Since(start), time.Second)
 	}},
 	{"WillIsCancelledByTheClientsReturn", func(r *run) { // [MQTT-3.1.3-9]
+		r.Attr("mqtt5", "MQTT-3.1.3-9 MQTT-3.1.2-8")
 		w := r.watcher()
 		p, _ := r.connect(delayed(1))
 		p.kill()
@@ -135,6 +144,7 @@ var willCases = []testCase{
 		w.noWill()
 	}},
 	{"WillDelayEndsWithTheSession", func(r *run) { // Section 3.1.3.2.2: whichever happens first
+		r.Attr("mqtt5", "MQTT-3.1.2-8")
 		w := r.watcher()
 		c := delayed(3600)
 		c.Properties = nil // the session ends with the connection
@@ -149,6 +159,7 @@ var willCases = []testCase{
 		w.message("will", "delayed")
 	}},
 	{"WillIsPublishedOnce", func(r *run) {
+		r.Attr("mqtt5", "MQTT-3.1.2-10")
 		w := r.watcher()
 		p, _ := r.connect(willed(packet.V5, "once"))
 		require.NoError(r, p.link.CloseWithCode(mqtt.LinkControlDown))

@@ -55,7 +55,7 @@ func TestAnyquicReadsWhatMosquittoPublishesAcrossCarriers(t *testing.T) {
 	for _, from := range mosquittoCarriers {
 		t.Run(from+"-quic", func(t *testing.T) {
 			sub := s.subscribedAnyquic(t, "quic", "-q", "2", "-t", "x/"+from, "-C", "2")
-			run(t, "mosquitto_pub", s.mosquitto(from, "-q", "2", "-t", "x/"+from, "-m", "across")...).wait(t)
+			run(t, foreignProgram(t, "mosquitto_pub"), s.mosquitto(from, "-q", "2", "-t", "x/"+from, "-m", "across")...).wait(t)
 			require.Equal(t, "across", sub.line(t))
 			sub.wait(t)
 		})

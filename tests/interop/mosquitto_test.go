@@ -32,7 +32,7 @@ func (s *server) subscribed(t *testing.T, carrier string, args ...string) *proce
 	t.Helper()
 	// With a retained message under a second filter that the broker sends
 	// after the SUBACK, the first line says that the subscription stands.
-	p := run(t, "mosquitto_sub", s.mosquitto(carrier, append(args, "-t", "ready")...)...)
+	p := run(t, foreignProgram(t, "mosquitto_sub"), s.mosquitto(carrier, append(args, "-t", "ready")...)...)
 	require.Equal(t, "ready", p.line(t))
 	return p
 }
@@ -41,8 +41,8 @@ func (s *server) subscribed(t *testing.T, carrier string, args ...string) *proce
 // that is killed before it acknowledges it would get it again.
 func (s *server) ready(t *testing.T) {
 	t.Helper()
-	run(t, "mosquitto_pub", s.mosquitto("tcp", "-t", "ready", "-m", "ready", "-r")...).wait(t)
-	stored := run(t, "mosquitto_sub", s.mosquitto("tcp", "-t", "ready", "-C", "1")...)
+	run(t, foreignProgram(t, "mosquitto_pub"), s.mosquitto("tcp", "-t", "ready", "-m", "ready", "-r")...).wait(t)
+	stored := run(t, foreignProgram(t, "mosquitto_sub"), s.mosquitto("tcp", "-t", "ready", "-C", "1")...)
 	require.Equal(t, "ready", stored.line(t))
 	stored.wait(t)
 }
@@ -58,7 +58,7 @@ func TestMosquittoExchangesMessagesOfEveryQoSAndVersion(t *testing.T) {
 					q := fmt.Sprint(qos)
 					sub := s.subscribed(t, carrier, "-V", version, "-q", q, "-t", topic, "-C", "4")
 					for i := range 3 {
-						run(t, "mosquitto_pub", s.mosquitto(carrier, "-V", version, "-q", q, "-t", topic, "-m", fmt.Sprint(i))...).wait(t)
+						run(t, foreignProgram(t, "mosquitto_pub"), s.mosquitto(carrier, "-V", version, "-q", q, "-t", topic, "-m", fmt.Sprint(i))...).wait(t)
 					}
 					for i := range 3 {
 						require.Equal(t, fmt.Sprint(i), sub.line(t))
@@ -77,13 +77,13 @@ func TestMosquittoGetsRetainedMessagesUntilTheyAreDeleted(t *testing.T) {
 	for _, carrier := range mosquittoCarriers {
 		t.Run(carrier, func(t *testing.T) {
 			topic := "retained/" + carrier
-			run(t, "mosquitto_pub", s.mosquitto(carrier, "-t", topic, "-m", "kept", "-r", "-q", "1")...).wait(t)
-			sub := run(t, "mosquitto_sub", s.mosquitto(carrier, "-t", topic, "-C", "1", "-F", "%r %p")...)
+			run(t, foreignProgram(t, "mosquitto_pub"), s.mosquitto(carrier, "-t", topic, "-m", "kept", "-r", "-q", "1")...).wait(t)
+			sub := run(t, foreignProgram(t, "mosquitto_sub"), s.mosquitto(carrier, "-t", topic, "-C", "1", "-F", "%r %p")...)
 			require.Equal(t, "1 kept", sub.line(t))
 			sub.wait(t)
 
-			run(t, "mosquitto_pub", s.mosquitto(carrier, "-t", topic, "-n", "-r", "-q", "1")...).wait(t)
-			sub = run(t, "mosquitto_sub", s.mosquitto(carrier, "-t", topic, "-t", "ready", "-C", "1", "-F", "%t")...)
+			run(t, foreignProgram(t, "mosquitto_pub"), s.mosquitto(carrier, "-t", topic, "-n", "-r", "-q", "1")...).wait(t)
+			sub = run(t, foreignProgram(t, "mosquitto_sub"), s.mosquitto(carrier, "-t", topic, "-t", "ready", "-C", "1", "-F", "%t")...)
 			require.Equal(t, "ready", sub.line(t), "the deleted message came")
 			sub.wait(t)
 		})
@@ -127,9 +127,9 @@ func TestMosquittoResumesItsSessionAfterItsConnectionWasKilled(t *testing.T) {
 				<-first.exited
 
 				for qos := 1; qos <= 2; qos++ {
-					run(t, "mosquitto_pub", s.mosquitto(carrier, "-q", fmt.Sprint(qos), "-t", topic, "-m", fmt.Sprint("missed ", qos))...).wait(t)
+					run(t, foreignProgram(t, "mosquitto_pub"), s.mosquitto(carrier, "-q", fmt.Sprint(qos), "-t", topic, "-m", fmt.Sprint("missed ", qos))...).wait(t)
 				}
-				second := run(t, "mosquitto_sub", s.mosquitto(carrier, append(session, "-C", "2")...)...)
+				second := run(t, foreignProgram(t, "mosquitto_sub"), s.mosquitto(carrier, append(session, "-C", "2")...)...)
 				require.Equal(t, "missed 1", second.line(t))
 				require.Equal(t, "missed 2", second.line(t))
 				second.wait(t)

@@ -358,17 +358,6 @@ func (n *nat) rebind(t *testing.T) (addr string) {
 	return outside.LocalAddr().String()
 }
 
-// foreignProgram returns the path of a program that build/peers.sh provides. In CI
-// a missing one is a failure.
-func foreignProgram(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		requireCI(t, "%s is not in PATH: build/peers.sh prints a folder with it", name)
-	}
-	return path
-}
-
 // A jsonProcess prints a line of JSON for each line it gets.
 type jsonProcess struct {
 	name string

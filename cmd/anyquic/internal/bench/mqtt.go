@@ -29,7 +29,7 @@ type MQTTTarget struct {
 
 // MQTT measures brokers.
 type MQTT struct {
-	QUIC     client.LinkDialer // for mqtt+quic URLs
+	Dialers  []client.LinkDialer // for carriers beyond TCP and TLS
 	Version  packet.Version
 	QoS      packet.QoS
 	Pairs    int // publisher-subscriber pairs, a topic each
@@ -279,7 +279,7 @@ func (b *MQTT) connect(ctx context.Context, t MQTTTarget, n int, name string, ha
 			c, err := client.Dial(gctx, &client.Config{
 				ClientID:   id,
 				URL:        t.URL,
-				QUIC:       b.QUIC,
+				Dialers:    b.Dialers,
 				TLS:        &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // the benchmark's own server has a self-signed certificate
 				Version:    b.Version,
 				CleanStart: true,

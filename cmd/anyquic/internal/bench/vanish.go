@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/client"
 	"github.com/anyquic/anyquic/mqtt/mqttquic"
 	"github.com/anyquic/anyquic/mqtt/packet"
 	"github.com/anyquic/anyquic/transport"
@@ -61,10 +63,10 @@ func (b *MQTT) Vanished(ctx context.Context, t MQTTTarget, quic transport.Transp
 // withVanished is publishAll after n subscribers have vanished, and what the
 // broker's memory has grown by, in bytes.
 func (b *MQTT) withVanished(ctx context.Context, t MQTTTarget, quic transport.Transport, n, perSecond int) (took time.Duration, lost int64, memory float64, err error) {
-	d := &vanishingDialer{quic: quic}
+	d := &vanishingDialer{Dialer: &mqttquic.Dialer{Transport: quic}}
 	defer d.close()
 	ghosts := *b
-	ghosts.QUIC = d
+	ghosts.Dialers = []client.LinkDialer{d}
 	clients, err := ghosts.connect(ctx, t, n, "ghost", nil)
 	defer closeAll(clients)
 	if err != nil {
@@ -146,15 +148,15 @@ func (b *MQTT) publishAll(ctx context.Context, t MQTTTarget, perSecond int) (too
 // A vanishingDialer makes QUIC connections that can all be cut off at once, as
 // if their machine had lost its power.
 type vanishingDialer struct {
-	quic transport.Transport
+	*mqttquic.Dialer // of which nothing but the scheme is used, and the Transport
 
 	mu        sync.Mutex
 	sockets   []*mutableSocket // guarded by mu
 	endpoints []transport.Endpoint
 }
 
-func (d *vanishingDialer) DialLink(ctx context.Context, addr string, config *tls.Config) (mqtt.Link, error) {
-	to, err := net.ResolveUDPAddr("udp", addr)
+func (d *vanishingDialer) DialLink(ctx context.Context, u *url.URL, config *tls.Config) (mqtt.Link, error) {
+	to, err := net.ResolveUDPAddr("udp", u.Host)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +165,7 @@ func (d *vanishingDialer) DialLink(ctx context.Context, addr string, config *tls
 		return nil, err
 	}
 	socket := &mutableSocket{PacketConn: udp}
-	ep, err := d.quic.Open(socket, nil)
+	ep, err := d.Transport.Open(socket, nil)
 	if err != nil {
 		udp.Close()
 		return nil, err

@@ -1,4 +1,4 @@
-package broker
+package tcpqueue
 
 import (
 	"crypto/tls"
@@ -11,12 +11,9 @@ const (
 	notSent         = 128 << 10
 )
 
-// tuneTCP bounds what the kernel holds of a connection's output beyond what is
-// on the wire. Without it, a slow subscriber has megabytes between the
-// broker's queue, where messages can expire or make room, and the network; and the
-// broker sees it take something only when a third of them has gone, which
-// looks like a stall.
-func tuneTCP(conn net.Conn) {
+// Limit bounds what the kernel holds of a connection's output beyond what is on
+// the wire, for a *net.TCPConn and a *tls.Conn on one. It does nothing to others.
+func Limit(conn net.Conn) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
 	}

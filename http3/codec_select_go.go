@@ -1,0 +1,5 @@
+//go:build !ngtcp2 || !cgo
+
+package http3
+
+var codecs = []codecKind{goKind}
