@@ -57,6 +57,7 @@ A2 Wildcard Subscriptions not supported: SUBACK DISCONNECT
 `
 
 func TestReasonCodesAreAllowedWhereSection24HasThem(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.2.2-8 MQTT-3.4.2-1 MQTT-3.5.2-1 MQTT-3.6.2-1 MQTT-3.7.2-1 MQTT-3.9.3-2 MQTT-3.11.3-2 MQTT-3.14.2-1 MQTT-3.15.2-1")
 	texts := map[ReasonCode]string{}
 	allowed := map[ReasonCode]string{}
 	for line := range strings.Lines(strings.TrimSpace(section24)) {
@@ -103,6 +104,7 @@ func TestReasonCodesAreAllowedWhereSection24HasThem(t *testing.T) {
 }
 
 func TestReasonCodesOfConnackAreTranslatedForVersionsBefore5(t *testing.T) {
+	t.Attr("mqtt3.1.1", "MQTT-3.2.2-6")
 	for c, want := range map[ReasonCode]byte{
 		Success: 0, UnsupportedProtocolVersion: 1, ClientIDNotValid: 2, ServerUnavailable: 3, ServerBusy: 3,
 		ServerMoved: 3, UseAnotherServer: 3, QuotaExceeded: 3, ConnectionRateExceeded: 3, UnspecifiedError: 3, ImplementationSpecificError: 3,
@@ -127,6 +129,7 @@ func TestReasonCodesOfConnackAreTranslatedForVersionsBefore5(t *testing.T) {
 }
 
 func TestFailuresOfASubackAre0x80BeforeVersion5(t *testing.T) {
+	t.Attr("mqtt3.1.1", "MQTT-3.9.3-2")
 	out, err := (&Suback{PacketID: 1, Codes: []ReasonCode{GrantedQoS0, GrantedQoS1, GrantedQoS2, NotAuthorized, TopicFilterInvalid}}).Append(nil, V311)
 	require.NoError(t, err)
 	require.Equal(t, unhex("90 07 0001 00 01 02 80 80"), out)

@@ -23,6 +23,8 @@ func packetOf(first byte, body []byte) []byte {
 }
 
 func TestPacketsThatBreakARuleAreRefused(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.1.2-3 MQTT-3.3.1-4 MQTT-3.3.2-14 MQTT-3.8.3-2 MQTT-3.8.3-4 MQTT-3.8.3-5 MQTT-3.10.3-2")
+	t.Attr("mqtt3.1.1", "MQTT-2.3.1-1 MQTT-3.3.1-4 MQTT-3.8.3-3 MQTT-3.8.3-4 MQTT-3.10.3-2")
 	const (
 		c31  = "10: 0006'MQIsdp' 03"
 		c311 = "10: 0004'MQTT' 04"
@@ -204,6 +206,8 @@ func TestPacketsThatBreakARuleAreRefused(t *testing.T) {
 }
 
 func TestFiltersAreCheckedAsSection47Says(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-4.7.1-1 MQTT-4.7.1-2 MQTT-4.8.2-1 MQTT-4.8.2-2")
+	t.Attr("mqtt3.1.1", "MQTT-4.7.1-2 MQTT-4.7.1-3")
 	subscribe := func(f string, v Version) []byte {
 		body := []byte{0, 1}
 		if v == V5 {
@@ -244,6 +248,8 @@ func TestFiltersAreCheckedAsSection47Says(t *testing.T) {
 }
 
 func TestHeadersAreRefusedAsSoonAsTheirBytesAreThere(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-2.1.3-1 MQTT-3.6.1-1 MQTT-3.8.1-1 MQTT-3.10.1-1 MQTT-3.14.1-1 MQTT-3.15.1-1")
+	t.Attr("mqtt3.1.1", "MQTT-2.2.2-1 MQTT-3.6.1-1 MQTT-3.8.1-1 MQTT-3.10.1-1")
 	want := map[Type][]byte{ // MQTT 5, Table 2-2; DUP where MQTT 3.1 has it
 		CONNECT: {0}, CONNACK: {0}, PUBLISH: {0, 1, 2, 3, 4, 5, 10, 11, 12, 13}, PUBACK: {0}, PUBREC: {0}, PUBREL: {2, 10},
 		PUBCOMP: {0}, SUBSCRIBE: {2, 10}, SUBACK: {0}, UNSUBSCRIBE: {2, 10}, UNSUBACK: {0}, PINGREQ: {0}, PINGRESP: {0},

@@ -40,6 +40,7 @@ func TestConnackAnnouncesTheLimitsAndWhatDiffersFromConnect(t *testing.T) {
 }
 
 func TestConnackOmitsWhatIsAsTheClientAskedOrAsTheDefault(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.2.2-22")
 	b := newBench(t, session.Limits{ReceiveMaximum: 65535, MaximumPacketSize: 1 << 31, KeepAliveMax: 60})
 	ack := b.attach(&packet.Connect{
 		Version: packet.V5, KeepAlive: 60,
@@ -60,6 +61,7 @@ func TestConnackOf3xHasNoProperties(t *testing.T) {
 }
 
 func TestNothingIsSentBeforeConnack(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.2.0-1")
 	b := newBench(t, session.Limits{})
 	b.s.Attach(b.now, &packet.Connect{Version: packet.V5}, session.Attach{})
 	require.Empty(t, b.s.Receive(nil, b.now, mqtt.ControlStream, &packet.Pingreq{}))

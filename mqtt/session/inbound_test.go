@@ -54,6 +54,7 @@ func TestRoutedAcknowledgesWithTheCode(t *testing.T) {
 }
 
 func TestAcknowledgementsOf3xHaveNoCode(t *testing.T) {
+	t.Attr("mqtt3.1.1", "MQTT-3.3.5-2")
 	b := newBench(t, session.Limits{})
 	b.attach(&packet.Connect{Version: packet.V311}, session.Attach{})
 	b.receive(publish(1, 1))
@@ -126,6 +127,7 @@ func TestAnExchangeOfAnEarlierConnectionGoesOnOnAnyStream(t *testing.T) {
 
 // [MQTT-4.3.3-9]
 func TestARefusedQoS2MessageFreesItsIdentifier(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-4.3.3-9")
 	for _, lost := range []bool{false, true} {
 		b := connected(t, session.Limits{}, packet.Properties{})
 		b.receive(publish(1, 2))

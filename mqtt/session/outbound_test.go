@@ -111,6 +111,8 @@ func TestAnAcknowledgementOfTheWrongKindIsAProtocolError(t *testing.T) {
 
 // [MQTT-2.2.1-4]
 func TestPacketIdentifiersWrapAroundThoseInFlight(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-2.2.1-4 MQTT-4.3.2-1 MQTT-4.3.3-1")
+	t.Attr("mqtt3.1.1", "MQTT-2.3.1-4 MQTT-2.3.1-1 MQTT-4.3.2-1 MQTT-4.3.3-1")
 	b := connected(t, session.Limits{}, packet.Properties{})
 	// 1 and 3 are never acknowledged.
 	for range 3 {
@@ -164,6 +166,7 @@ func TestEveryPacketIdentifierCanBeInFlight(t *testing.T) {
 
 // [MQTT-3.3.2-5], [MQTT-3.3.2-6]
 func TestMessageExpiryCountsTheTimeInTheQueue(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.3.2-5 MQTT-3.3.2-6")
 	b := connected(t, session.Limits{}, packet.Properties{})
 	m := session.NewMessage(b.now, &packet.Publish{Topic: "a", Properties: &packet.Properties{MessageExpiry: packet.Some[uint32](10)}}, "other")
 	for range 2 {
@@ -185,6 +188,7 @@ func TestMessageExpiryCountsTheTimeInTheQueue(t *testing.T) {
 
 // [MQTT-4.3.3-7]: expiry does not apply to what was sent.
 func TestAMessageInFlightDoesNotExpire(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-4.3.3-7")
 	b := connected(t, session.Limits{}, packet.Properties{})
 	m := session.NewMessage(b.now, &packet.Publish{Topic: "a", Properties: &packet.Properties{MessageExpiry: packet.Some[uint32](1)}}, "other")
 	b.s.Deliver(b.now, m, session.Delivery{QoS: 2})
@@ -198,6 +202,7 @@ func TestAMessageInFlightDoesNotExpire(t *testing.T) {
 
 // [MQTT-3.1.2-24], [MQTT-3.1.2-25]
 func TestAMessageLargerThanTheClientTakesUsesNoIdentifier(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.1.2-24 MQTT-3.1.2-25")
 	b := connected(t, session.Limits{}, packet.Properties{MaximumPacketSize: packet.Some[uint32](100)})
 	fits := b.message("a", string(make([]byte, 100-2-3-2-1)), 1)
 	tooLarge := b.message("a", string(make([]byte, 100-2-3-2-1+1)), 1)
@@ -232,6 +237,7 @@ func TestNoPacketIsLargerThanTheClientTakes(t *testing.T) {
 
 // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
 func TestTopicAliasesAreUsedUpToTheClientsMaximum(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.1.2-26 MQTT-3.1.2-27 MQTT-3.3.2-11")
 	b := connected(t, session.Limits{}, packet.Properties{TopicAliasMaximum: packet.Some[uint16](2)})
 	type seen struct {
 		topic string

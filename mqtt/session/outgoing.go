@@ -111,7 +111,8 @@ func (s *Session) nextPacket(l *lane, control bool) packet.Packet {
 		}
 	}
 	if p := s.bye; p != nil && control && s.state == closing {
-		s.bye = nil
+		// What becomes ready later, on any stream, must not follow [MQTT-3.14.4-1].
+		s.bye, s.silent = nil, true
 		if !s.fits(p) {
 			p.Properties = nil // [MQTT-3.14.2-3]
 		}

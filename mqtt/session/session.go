@@ -62,7 +62,7 @@ type Session struct {
 	data map[mqtt.StreamID]*lane // of the connection
 
 	clientID   string
-	silent     bool   // the client gets no packets: it has gone, or takes no CONNACK
+	silent     bool   // the client gets no packets: it has gone, takes no CONNACK, or has its DISCONNECT
 	zeroExpiry bool   // CONNECT asked for Session Expiry Interval 0
 	quota      uint16 // the client's Receive Maximum, capped
 	keepAlive  uint16 // seconds; 0: none

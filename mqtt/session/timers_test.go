@@ -82,6 +82,7 @@ func TestTheWillIsPublishedAfterItsDelay(t *testing.T) {
 
 // [MQTT-3.1.3-9]
 func TestANewConnectionCancelsADelayedWill(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.1.3-9")
 	b := newBench(t, session.Limits{})
 	b.connectWithWill(10, 100)
 	b.s.Detach(nil, b.now)
@@ -114,6 +115,7 @@ func TestTheWillIsPublishedAtTheEndOfTheSessionIfThatIsEarlier(t *testing.T) {
 
 // [MQTT-3.14.4-3]
 func TestOnlyANormalDisconnectRemovesTheWill(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-3.14.4-3")
 	for code, want := range map[packet.ReasonCode][]session.EffectKind{
 		packet.NormalDisconnection: nil,
 		packet.DisconnectWithWill:  {session.EffectWill},
@@ -138,6 +140,7 @@ func TestTheWillIsPublishedWhenTheServerDisconnects(t *testing.T) {
 }
 
 func TestSessionExpiry(t *testing.T) {
+	t.Attr("mqtt5", "MQTT-4.1.0-2")
 	const forever = 0xFFFFFFFF
 	opt := packet.Some[uint32]
 	for _, c := range []struct {
