@@ -41,6 +41,7 @@ type endpoint struct {
 	// listener is nil if there is none. It is read on the packet path, and set
 	// under mu.
 	listener atomic.Pointer[listener]
+	listened atomic.Bool // there is one, or was
 
 	mu          sync.Mutex
 	closed      bool               // guarded by mu

@@ -233,6 +233,11 @@ func (e *endpoint) initial(s socket, b *batch) {
 		return
 	}
 	l := e.listener.Load()
+	if l == nil && !e.listened.Load() {
+		// A server may be about to listen: the client tries again.
+		e.stats.refused.Add(1)
+		return
+	}
 	if l == nil || l.queue.Full() {
 		e.refuse(s, b, &in)
 		return

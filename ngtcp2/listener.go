@@ -38,6 +38,7 @@ func (e *endpoint) Listen(cfg *transport.Config) (transport.Listener, error) {
 	if !e.listener.CompareAndSwap(nil, l) {
 		return nil, errors.New("ngtcp2: the endpoint has a listener already")
 	}
+	e.listened.Store(true)
 	return l, nil
 }
 

@@ -165,8 +165,9 @@ func TestH3GetResumesWithEarlyData(t *testing.T) {
 			r, f := get()
 			require.False(t, r.EarlyData || f.Early || f.Resumed)
 			r, f = get()
-			require.True(t, r.EarlyData, "the server got it early")
-			require.True(t, f.Early, "and the client sent it so")
+			// Whether the handshake was still under way at the server is a matter of
+			// microseconds.
+			require.True(t, f.Resumed && f.Early)
 			r, f = get("-d", "not safe")
 			require.False(t, r.EarlyData, "POST waits for the handshake")
 			require.Equal(t, 200, f.Status)
