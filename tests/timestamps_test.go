@@ -3,6 +3,7 @@ package tests
 import (
 	"crypto/tls"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,10 +118,20 @@ func exchangeTimestamps(t *testing.T, client, server transport.Transport, sent [
 }
 
 // sessions is a transport.SessionCache with room for one.
-type sessions struct{ b []byte }
+type sessions struct {
+	mu sync.Mutex
+	b  []byte
+}
 
-func (s *sessions) Put(_ string, b []byte) { s.b = b }
+func (s *sessions) Put(_ string, b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.b = b
+}
+
 func (s *sessions) Take(string) (b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	b, s.b = s.b, nil
 	return b
 }
