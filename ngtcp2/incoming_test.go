@@ -129,8 +129,18 @@ func TestInitialsThatCannotBeOnesAreDropped(t *testing.T) {
 	require.Empty(t, e.table.ids)
 }
 
-func TestWithoutAListenerAttemptsAreRefused(t *testing.T) {
+// A socket that has never listened may be a server's that is about to.
+func TestBeforeItListensAnEndpointAnswersNobody(t *testing.T) {
 	e, o := newTestEndpoint(t, transport.Options{})
+	e.route(o, from(longPacket(1, "12345678", "", minInitialSize), 1))
+	require.Empty(t, o.sent)
+	require.EqualValues(t, 1, e.stats.refused.Load())
+}
+
+func TestAfterItsListenerAttemptsAreRefused(t *testing.T) {
+	e, o := newTestEndpoint(t, transport.Options{})
+	listening(t, e)
+	require.NoError(t, e.listener.Load().Close())
 	for i := range 2 * maxRefusalsPerSecond {
 		e.route(o, from(longPacket(1, fmt.Sprintf("%08d", i), "", minInitialSize), 1))
 	}

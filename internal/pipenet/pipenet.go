@@ -176,8 +176,8 @@ func (h *half) setDeadline(end *time.Time, timer **time.Timer, t time.Time) {
 		(*timer).Stop()
 		*timer = nil
 	}
-	if !t.IsZero() {
-		*timer = time.AfterFunc(time.Until(t), func() {
+	if d := time.Until(t); !t.IsZero() && d > 0 { // one that has passed needs no timer
+		*timer = time.AfterFunc(d, func() {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.cond.Broadcast()
