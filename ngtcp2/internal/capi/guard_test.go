@@ -180,7 +180,10 @@ func TestAConnectionIsNotEnteredWhileACallOnItGoesOn(t *testing.T) {
 func TestACallbackThatEndsItsGoroutineLeavesADeadConnection(t *testing.T) {
 	mayLeak(t)
 	w := newWorld(t, func(_ *world, _ *Settings, _ *ClientOptions, ct *TLSConfig) {
-		ct.Callbacks.(*testCallbacks).verify = func([][]byte) (uint8, bool) { panic("in a callback") }
+		ct.Callbacks.(*testCallbacks).verify = func([][]byte) (uint8, bool) {
+			defer unwinds()
+			panic("in a callback")
+		}
 	})
 	require.PanicsWithValue(t, "in a callback", w.handshake)
 	var e *Error

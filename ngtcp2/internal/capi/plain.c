@@ -233,11 +233,17 @@ int aq_plain_crypto(aq_conn *conn, const uint8_t *p, size_t n) {
 }
 
 #ifdef __SANITIZE_ADDRESS__
+#  include <sanitizer/asan_interface.h>
 #  include <sanitizer/lsan_interface.h>
 #else
 static void __lsan_disable(void) {}
 static void __lsan_enable(void) {}
+static void __asan_handle_no_return(void) {}
 #endif
+
+/* aq_plain_unwinds says that the frames above this one are left without a return, as a
+ * callback of Go that panics does. */
+void aq_plain_unwinds(void) { __asan_handle_no_return(); }
 
 /* aq_plain_leaks says that what this thread allocates from now on is not missed: an
  * assertion may leave what a TLS library was making. */

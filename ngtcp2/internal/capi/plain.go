@@ -7,6 +7,7 @@ package capi
 // #include "guard.h"
 // extern int aq_plain;
 // void aq_plain_leaks(int on);
+// void aq_plain_unwinds(void);
 // int aq_plain_crypto(aq_conn *c, const uint8_t *p, size_t n);
 import "C"
 
@@ -56,6 +57,10 @@ func failEvent(n int) int {
 }
 
 func failAt(where C.int) { C.aq_fail_at = where }
+
+// unwinds is called by a callback that panics: AddressSanitizer takes what C's frames
+// leave on the stack for theirs otherwise.
+func unwinds() { C.aq_plain_unwinds() }
 
 // allowLeaks is for what one thread allocates.
 func allowLeaks(on bool) { C.aq_plain_leaks(C.int(cBool(on))) }
