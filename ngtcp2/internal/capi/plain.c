@@ -243,7 +243,10 @@ static void __asan_handle_no_return(void) {}
 
 /* aq_plain_unwinds says that the frames above this one are left without a return, as a
  * callback of Go that panics does. */
-void aq_plain_unwinds(void) { __asan_handle_no_return(); }
+int aq_plain_unwinds(void) {
+  __asan_handle_no_return();
+  return 0;
+}
 
 /* aq_plain_leaks says that what this thread allocates from now on is not missed: an
  * assertion may leave what a TLS library was making. */

@@ -7,7 +7,7 @@ package capi
 // #include "guard.h"
 // extern int aq_plain;
 // void aq_plain_leaks(int on);
-// void aq_plain_unwinds(void);
+// int aq_plain_unwinds(void);
 // int aq_plain_crypto(aq_conn *c, const uint8_t *p, size_t n);
 import "C"
 
