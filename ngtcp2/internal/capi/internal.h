@@ -186,6 +186,10 @@ void aq_path_get(aq_path *out, const ngtcp2_path *p);
 int aq_addr_set(ngtcp2_sockaddr_union *out, ngtcp2_socklen *len, const aq_addr *a);
 void aq_cid_set(ngtcp2_cid *out, const aq_cid *id);
 
+/* qlog.c */
+void aq_qlog_write(void *user_data, uint32_t flags, const void *data,
+                   size_t len);
+
 /* conn.c */
 int aq_server_quic(aq_connection *c, const aq_settings *s,
                    const aq_server_options *o, const uint8_t *token,
