@@ -20,12 +20,16 @@ cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
 heading() { printf '\n== %s (%dm%ds)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)) >&2; }
 
-# go_test TAGS ARGUMENT... runs tests with the race detector if it is there.
-race=-race
-go_test() { go test ${race:+"$race"} -shuffle=on -timeout 10m -tags "$1" "${@:2}"; }
-
-# What the summary is made of: foreign.TAGS and matrix.TAGS.
+# What the summary is made of: foreign.TAGS, matrix.TAGS and failed.
 results=
+
+# go_test TAGS ARGUMENT... runs tests with the race detector if it is there. Tests
+# that fail do not stop the others: the summary names what failed.
+race=-race
+go_test() { run_tests ${race:+"$race"} -tags "$@"; }
+
+# run_tests ARGUMENT... runs go test.
+run_tests() { go test -shuffle=on -timeout 10m "$@" || printf 'go test %s\n' "$*" >>"$results/failed"; }
 
 # conformance TAGS runs package tests by itself, for the matrix that it prints.
 conformance() {
@@ -77,9 +81,15 @@ summary() {
 	local rc=$?
 	matrices
 	peers
+	if [ -e "$results/failed" ]; then
+		rc=1
+		printf '\nthese have failed; their output is above\n'
+		cut -c 1-200 "$results/failed"
+	fi
 	rm -rf "$results"
 	if [ -n "$lacking" ]; then say "left out, because they could not be had:$lacking"; fi
 	if [ $rc = 0 ]; then heading "passed"; else heading "failed"; fi
+	exit "$rc"
 }
 
 need_go() {
@@ -194,7 +204,7 @@ test_native() {
 
 	heading "the tag without cgo: the pure-Go engine alone"
 	CGO_ENABLED=0 go build -tags ngtcp2 ./...
-	CGO_ENABLED=0 go test -tags ngtcp2 -run 'TestTheBuildHasTheEnginesOfItsTags' ./tests
+	CGO_ENABLED=0 run_tests -tags ngtcp2 -run 'TestTheBuildHasTheEnginesOfItsTags' ./tests
 }
 
 # test_asan links an ngtcp2 that AddressSanitizer sees into.
@@ -204,9 +214,9 @@ test_asan() {
 	heading "the native engine under AddressSanitizer"
 	# shellcheck source=build/asan.sh
 	. build/asan.sh
-	go test -asan -shuffle=on -timeout 10m -tags ngtcp2 ./ngtcp2/... ./nghttp3 ./http3
-	go test -asan -shuffle=on -timeout 10m -tags ngtcp2,fuzzplain ./ngtcp2/internal/capi
-	go test -asan -shuffle=on -timeout 10m -tags ngtcp2 -run '^TestConformance$/^ngtcp2-ngtcp2$' ./tests
+	run_tests -asan -tags ngtcp2 ./ngtcp2/... ./nghttp3 ./http3
+	run_tests -asan -tags ngtcp2,fuzzplain ./ngtcp2/internal/capi
+	run_tests -asan -tags ngtcp2 -run '^TestConformance$/^ngtcp2-ngtcp2$' ./tests
 }
 
 case ${1:-all} in

@@ -374,7 +374,9 @@ var clientBehaviours = []behaviour{
 		require.Equal(l, "hello", body)
 		mu.Lock()
 		defer mu.Unlock()
-		require.Equal(l, []string{"wait", "go on", "request"}, steps)
+		// The answer may come before net/http's HTTP/1.1 says that it waits.
+		require.ElementsMatch(l, []string{"wait", "go on", "request"}, steps)
+		require.Equal(l, "request", steps[2])
 	}},
 	{"large bodies go both ways at once", func(l *lab) {
 		const size = 2 << 20

@@ -45,9 +45,11 @@ func TestShutdownUnderLoadLosesNoRequest(t *testing.T) {
 						// A POST is not sent again by net/http when it was perhaps processed.
 						resp, err := c.Post(s.url(), "text/plain", strings.NewReader(want))
 						if err != nil {
-							// A new connection is refused; over QUIC that takes many forms.
+							// No handler may have seen it. A new connection is refused; over QUIC
+							// that takes many forms. HTTP/1.1 cannot say that a connection ends:
+							// a request that is under way when an idle one is closed gets EOF.
 							_, lost := taken.Load(want)
-							if lost || proto != proto3 && !errors.Is(err, syscall.ECONNREFUSED) {
+							if lost || proto == proto2 && !errors.Is(err, syscall.ECONNREFUSED) {
 								t.Errorf("%s: request %d was lost: %v", proto, n, err)
 							}
 							return
