@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Measures the whole program beside mochi-mqtt, in turn, and the QUIC engines beside
-# quic-go by itself, ngtcp2's own examples and TLS over TCP, the HTTP/3 server beside
-# quic-go's, and writes the reports into the folder given (default bench-out). The
-# native engine and the examples are measured where they can be built.
+# Measures the broker beside mochi-mqtt, NATS and an installed mosquitto, in turn, the
+# QUIC engines beside quic-go by itself, ngtcp2's own examples and TLS over TCP, and the
+# HTTP/3 server beside quic-go's, and writes the reports into the folder given (default
+# bench-out). The native engine and the examples are measured where they can be built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-bench-out}
@@ -12,9 +12,15 @@ bin=$(cd "$out/bin" && pwd)
 tags=ngtcp2
 build/deps.sh openssl || { echo "left out: the native engine" >&2; tags=; }
 go build -tags "$tags" -o "$out/bin/anyquic" ./cmd/anyquic
-(cd tests/peers && go build -o "$bin" ./mochi ./quicgo ./quicgoh3 ./tlstcp ./ngtcp2)
+(cd tests/peers && go build -o "$bin" ./mochi ./nats ./mosquitto ./quicgo ./quicgoh3 ./tlstcp ./ngtcp2)
 anyquic=$out/bin/anyquic
 mochi=mochi=$out/bin/mochi
+brokers=(--peer "$mochi" --peer "nats=$out/bin/nats")
+if mosquitto=$(PATH=$PATH:/usr/sbin command -v mosquitto); then
+	brokers+=(--peer "mosquitto=$out/bin/mosquitto $mosquitto")
+else
+	echo "left out: mosquitto, which is not installed" >&2
+fi
 
 report() { # NAME ARGUMENTS...
 	printf '\n== %s\n' "$1" | tee "$out/$1.txt"
@@ -22,7 +28,10 @@ report() { # NAME ARGUMENTS...
 }
 
 report mqtt-qos0 mqtt --carrier tcp,tls,quic --peer "$mochi" --scenario throughput,latency
-report mqtt-qos1 mqtt --carrier tcp,quic --peer "$mochi" --scenario throughput --qos 1 --messages 200000
+# NATS has MQTT 3.1.1 only.
+report mqtt-fanout mqtt -V 311 --carrier tcp,quic "${brokers[@]}" --scenario throughput,fanout
+report mqtt-qos1 mqtt -V 311 --carrier tcp,quic "${brokers[@]}" --scenario throughput --qos 1 --messages 200000
+report mqtt-blocked mqtt --carrier tcp --peer "$mochi" --scenario blocked --rate 500
 report mqtt-idle mqtt --carrier tcp,tls,quic --peer "$mochi" --scenario idle
 report mqtt-vanished mqtt --carrier quic --scenario vanished --size 1024 --messages 20000
 

@@ -1,9 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"os/exec"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,13 +34,86 @@ round; the table shows medians and the ratio to the first target.`,
 
 // benchFlags are the options of every benchmark.
 type benchFlags struct {
-	rounds int
-	asJSON bool
+	rounds    int
+	asJSON    bool
+	scenarios []string
+	peers     []string
+	known     []string // scenarios
 }
 
-func (f *benchFlags) bind(cmd *cobra.Command) {
-	cmd.Flags().IntVar(&f.rounds, "rounds", 5, "how often each target is measured")
-	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print JSON, with every round's figures")
+// bind declares the flags. known are the scenarios that there are; normal, those
+// that are measured unless told otherwise.
+func (f *benchFlags) bind(cmd *cobra.Command, known, normal []string) {
+	f.known = known
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	fs.IntVar(&f.rounds, "rounds", 5, "how often each target is measured")
+	fs.BoolVar(&f.asJSON, "json", false, "print JSON, with every round's figures")
+	fs.StringSliceVar(&f.scenarios, "scenario", normal, "what to measure: "+strings.Join(known, ", "))
+	fs.StringArrayVar(&f.peers, "peer", nil, "a foreign program to measure by the same load, NAME=COMMAND; may be given several times")
+}
+
+func (f *benchFlags) check() error {
+	if f.rounds < 1 {
+		return errors.New("--rounds must be 1 or more")
+	}
+	for _, s := range f.scenarios {
+		if !slices.Contains(f.known, s) {
+			return fmt.Errorf("--scenario %q: use %s", s, strings.Join(f.known, ", "))
+		}
+	}
+	return nil
+}
+
+// A peer is what --peer names.
+type peer struct {
+	name    string
+	command []string
+}
+
+func (f *benchFlags) foreign() ([]peer, error) {
+	var all []peer
+	for _, s := range f.peers {
+		name, command, ok := strings.Cut(s, "=")
+		words := strings.Fields(command)
+		if !ok || len(words) == 0 {
+			return nil, fmt.Errorf("--peer %q: not NAME=COMMAND", s)
+		}
+		all = append(all, peer{name, words})
+	}
+	return all, nil
+}
+
+// child returns how the programs to measure are started.
+func child(cmd *cobra.Command) func(context.Context, []string) *exec.Cmd {
+	return func(ctx context.Context, words []string) *exec.Cmd {
+		c := exec.CommandContext(ctx, words[0], words[1:]...) //nolint:gosec // ourselves, or the user's own command
+		c.Stderr = cmd.ErrOrStderr()
+		return c
+	}
+}
+
+// progress tells the user what is being measured.
+func progress(cmd *cobra.Command) func(string) {
+	return func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), s) }
+}
+
+// measure measures every scenario on every target, in turn, round by round, and
+// prints the figures.
+func measure[T any](cmd *cobra.Command, f *benchFlags, targets []T, one func(ctx context.Context, scenario string, target T, round int) ([]bench.Sample, error)) error {
+	var samples []bench.Sample
+	for _, scenario := range f.scenarios {
+		for round := 1; round <= f.rounds; round++ {
+			for _, t := range targets {
+				got, err := one(cmd.Context(), scenario, t, round)
+				if err != nil {
+					return err
+				}
+				samples = append(samples, got...)
+			}
+		}
+	}
+	return f.print(cmd.OutOrStdout(), samples)
 }
 
 // benchReport is what --json prints.

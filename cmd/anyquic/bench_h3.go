@@ -1,13 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,10 +14,8 @@ import (
 type benchH3Flags struct {
 	benchFlags
 	bench.H3
-	engines   []string
-	client    string
-	peers     []string
-	scenarios []string
+	engines []string
+	client  string
 }
 
 func newBenchH3() *cobra.Command {
@@ -50,13 +43,10 @@ server of the protocol of internal/benchproc that answers as its HTTPHandler doe
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
-	f.bind(cmd)
+	f.bind(cmd, bench.H3Scenarios, bench.H3Scenarios)
 	fs := cmd.Flags()
-	fs.SortFlags = false
 	fs.StringSliceVar(&f.engines, "engine", nil, "engine to measure; may be given several times (default all)")
 	fs.StringVar(&f.client, "client", engine.Default().Name(), "engine of the client")
-	fs.StringArrayVar(&f.peers, "peer", nil, "a foreign server, NAME=COMMAND; may be given several times")
-	fs.StringSliceVar(&f.scenarios, "scenario", bench.H3Scenarios, "what to measure")
 	fs.Int64Var(&f.Requests, "requests", 30000, "requests to send")
 	fs.Int64Var(&f.Size, "size", 1<<10, "bytes of a response")
 	fs.IntVar(&f.Conns, "conns", 4, "connections")
@@ -67,13 +57,11 @@ server of the protocol of internal/benchproc that answers as its HTTPHandler doe
 }
 
 func (f *benchH3Flags) run(cmd *cobra.Command) error {
-	if f.rounds < 1 || f.Requests < 1 || f.Size < 0 || f.Conns < 1 || f.Parallel < 1 || f.Bulk < 1 || f.Idle < 1 {
+	if f.Requests < 1 || f.Size < 0 || f.Conns < 1 || f.Parallel < 1 || f.Bulk < 1 || f.Idle < 1 {
 		return errors.New("every count must be 1 or more")
 	}
-	for _, s := range f.scenarios {
-		if !slices.Contains(bench.H3Scenarios, s) {
-			return fmt.Errorf("--scenario %q: use %s", s, strings.Join(bench.H3Scenarios, ", "))
-		}
+	if err := f.check(); err != nil {
+		return err
 	}
 	targets, err := f.targets()
 	if err != nil {
@@ -82,25 +70,8 @@ func (f *benchH3Flags) run(cmd *cobra.Command) error {
 	if f.Engine, err = engine.Lookup(f.client); err != nil {
 		return err
 	}
-	f.Progress = func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), s) }
-	f.Command = func(ctx context.Context, words []string) *exec.Cmd {
-		c := exec.CommandContext(ctx, words[0], words[1:]...) //nolint:gosec // ourselves, or the user's own command
-		c.Stderr = cmd.ErrOrStderr()
-		return c
-	}
-	var samples []bench.Sample
-	for _, scenario := range f.scenarios {
-		for round := 1; round <= f.rounds; round++ {
-			for _, t := range targets {
-				got, err := f.Measure(cmd.Context(), scenario, t, round)
-				if err != nil {
-					return err
-				}
-				samples = append(samples, got...)
-			}
-		}
-	}
-	return f.print(cmd.OutOrStdout(), samples)
+	f.Progress, f.Command = progress(cmd), child(cmd)
+	return measure(cmd, &f.benchFlags, targets, f.Measure)
 }
 
 // targets returns the peers, which are what to compare with, and our server on each
@@ -110,13 +81,12 @@ func (f *benchH3Flags) targets() (targets []bench.H3Target, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, peer := range f.peers {
-		name, command, ok := strings.Cut(peer, "=")
-		words := strings.Fields(command)
-		if !ok || len(words) == 0 {
-			return nil, fmt.Errorf("--peer %q: not NAME=COMMAND", peer)
-		}
-		targets = append(targets, bench.H3Target{Name: name, Server: words})
+	peers, err := f.foreign()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range peers {
+		targets = append(targets, bench.H3Target{Name: p.name, Server: p.command})
 	}
 	engines := f.engines
 	if len(engines) == 0 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -14,24 +13,14 @@ import (
 
 	"github.com/anyquic/anyquic/cmd/anyquic/internal/bench"
 	"github.com/anyquic/anyquic/internal/benchproc"
-	"github.com/anyquic/anyquic/mqtt/packet"
-	"github.com/anyquic/anyquic/transport"
 )
 
 type benchMQTTFlags struct {
 	benchFlags
-	carriers  []string
-	peers     []string
-	scenarios []string
-	qos       uint8
-	pairs     int
-	size      int
-	messages  int
-	rate      int
-	duration  time.Duration
-	idle      int
-	vanished  int
-	pace      int
+	bench.MQTT
+	carriers []string
+	qos      uint8
+	version  string
 }
 
 func newBenchMQTT() *cobra.Command {
@@ -44,6 +33,9 @@ func newBenchMQTT() *cobra.Command {
 Scenarios:
   throughput  pairs of a publisher and a subscriber, as fast as the broker takes it
   latency     --rate messages a second, from publisher to subscriber
+  fanout      one publisher, --fanout subscribers, as fast as the broker takes it
+  blocked     --rate messages a second to --fanout subscribers, and again beside one
+              that reads nothing; TCP only
   idle        memory that a silent connection costs the broker
   vanished    QUIC subscribers that disappear without a word while the publisher goes on
               (--messages 20000 --size 1024 is a good load)
@@ -53,81 +45,57 @@ prints {"urls":{"tcp":"mqtt://127.0.0.1:PORT"}} and ends when its input does; or
 NAME=URL for one that is running.`,
 		Example: `  anyquic bench mqtt
   anyquic bench mqtt --carrier tcp,quic --qos 1 --json
+  anyquic bench mqtt --scenario fanout --carrier tcp,quic --fanout 100
   anyquic bench mqtt --scenario vanished --carrier quic --size 1024 --messages 20000
   anyquic bench mqtt --carrier tcp --peer mosquitto=mqtt://127.0.0.1:1884`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
+	f.bind(cmd, bench.MQTTScenarios, []string{"throughput", "latency", "idle"})
 	fs := cmd.Flags()
-	fs.SortFlags = false
-	f.bind(cmd)
 	fs.StringSliceVar(&f.carriers, "carrier", []string{"tcp", "quic"}, "carriers to measure: tcp, tls, ws, wss, wss+h3, quic, wt")
-	fs.StringArrayVar(&f.peers, "peer", nil, "another broker, NAME=COMMAND or NAME=URL; may be given several times")
-	fs.StringSliceVar(&f.scenarios, "scenario", []string{"throughput", "latency", "idle"}, "what to measure")
 	fs.Uint8Var(&f.qos, "qos", 0, "quality of service: 0, 1 or 2")
-	fs.IntVar(&f.pairs, "pairs", 8, "publishers and subscribers, a topic for each pair")
-	fs.IntVar(&f.size, "size", 64, "bytes of payload, at least 8")
-	fs.IntVar(&f.messages, "messages", 1_000_000, "messages of all pairs")
-	fs.IntVar(&f.rate, "rate", 2500, "messages a second for latency")
-	fs.DurationVar(&f.duration, "duration", 3*time.Second, "how long latency publishes")
-	fs.IntVar(&f.idle, "idle", 1000, "connections for idle")
-	fs.IntVar(&f.vanished, "vanished", 100, "subscribers for vanished")
-	fs.IntVar(&f.pace, "pace", 10000, "messages a second for vanished, beside flat out")
+	fs.StringVarP(&f.version, "protocol-version", "V", "5", "MQTT version: 5 or 311")
+	fs.IntVar(&f.Pairs, "pairs", 8, "publishers and subscribers, a topic for each pair")
+	fs.IntVar(&f.FanOut, "fanout", 100, "subscribers for fanout and blocked")
+	fs.IntVar(&f.Size, "size", 64, "bytes of payload, at least 8")
+	fs.IntVar(&f.Messages, "messages", 1_000_000, "messages of all pairs, or to all subscribers")
+	fs.IntVar(&f.Rate, "rate", 2500, "messages a second for latency and blocked")
+	fs.DurationVar(&f.Duration, "duration", 3*time.Second, "how long latency and blocked publish")
+	fs.IntVar(&f.Idle, "idle", 1000, "connections for idle")
+	fs.IntVar(&f.Vanished, "vanished", 100, "subscribers for vanished")
+	fs.IntVar(&f.Pace, "pace", 10000, "messages a second for vanished, beside flat out")
 	return cmd
 }
 
 func (f *benchMQTTFlags) run(cmd *cobra.Command) error {
-	qos, err := parseQoS(f.qos)
-	if err != nil {
+	var err error
+	if f.QoS, err = parseQoS(f.qos); err != nil {
 		return err
 	}
-	if f.size < 8 || f.pairs < 1 || f.messages < f.pairs || f.rate < 1 || f.pace < 1 || f.rounds < 1 {
-		return errors.New("--size must be 8 or more, --pairs, --rate, --pace and --rounds 1 or more, --messages at least one for each pair")
-	}
-	quic, err := engineOf(cmd)
-	if err != nil {
+	if f.Version, err = parseVersion(f.version); err != nil {
 		return err
 	}
-	targets, stop, err := f.targets(cmd, quic)
+	if err := f.check(); err != nil {
+		return err
+	}
+	if f.Size < 8 || f.Pairs < 1 || f.FanOut < 1 || f.Messages < f.Pairs || f.Rate < 1 || f.Pace < 1 {
+		return errors.New("--size must be 8 or more, --pairs, --fanout, --rate and --pace 1 or more, --messages at least one for each pair")
+	}
+	if f.Engine, err = engineOf(cmd); err != nil {
+		return err
+	}
+	targets, stop, err := f.targets(cmd)
 	defer stop()
 	if err != nil {
 		return err
 	}
-	b := &bench.MQTT{
-		Dialers: dialers(quic), Version: packet.V5, QoS: qos,
-		Pairs: f.pairs, Size: f.size, Messages: f.messages,
-		Progress: func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), s) },
-	}
-	var samples []bench.Sample
-	for _, scenario := range f.scenarios {
-		for round := 1; round <= f.rounds; round++ {
-			for _, t := range targets {
-				var got []bench.Sample
-				var err error
-				switch scenario {
-				case "throughput":
-					got, err = b.Throughput(cmd.Context(), t, round)
-				case "latency":
-					got, err = b.Latency(cmd.Context(), t, round, f.rate, f.duration)
-				case "idle":
-					got, err = b.Idle(cmd.Context(), t, round, f.idle)
-				case "vanished":
-					got, err = b.Vanished(cmd.Context(), t, quic, round, f.vanished, f.pace)
-				default:
-					err = fmt.Errorf("--scenario %q: use throughput, latency, idle or vanished", scenario)
-				}
-				if err != nil {
-					return fmt.Errorf("%s: %w", t.Name, err)
-				}
-				samples = append(samples, got...)
-			}
-		}
-	}
-	return f.print(cmd.OutOrStdout(), samples)
+	f.Dialers, f.Progress = dialers(f.Engine), progress(cmd)
+	return measure(cmd, &f.benchFlags, targets, f.Measure)
 }
 
 // targets starts the brokers. stop ends them; it is never nil.
-func (f *benchMQTTFlags) targets(cmd *cobra.Command, quic transport.Transport) (targets []bench.MQTTTarget, stop func(), err error) {
+func (f *benchMQTTFlags) targets(cmd *cobra.Command) (targets []bench.MQTTTarget, stop func(), err error) {
 	var procs []*benchproc.Process
 	stop = func() {
 		for _, p := range procs {
@@ -136,10 +104,8 @@ func (f *benchMQTTFlags) targets(cmd *cobra.Command, quic transport.Transport) (
 			}
 		}
 	}
-	start := func(name string, args ...string) (*benchproc.Process, error) {
-		c := exec.CommandContext(cmd.Context(), name, args...) //nolint:gosec // the user's own command
-		c.Stderr = cmd.ErrOrStderr()
-		p, err := benchproc.Start(c)
+	start := func(words ...string) (*benchproc.Process, error) {
+		p, err := benchproc.Start(child(cmd)(cmd.Context(), words))
 		if err == nil {
 			procs = append(procs, p)
 		}
@@ -149,7 +115,7 @@ func (f *benchMQTTFlags) targets(cmd *cobra.Command, quic transport.Transport) (
 	if err != nil {
 		return nil, stop, err
 	}
-	own, err := start(self, "bench", "broker", "--engine", quic.Name())
+	own, err := start(self, "bench", "broker", "--engine", f.Engine.Name())
 	if err != nil {
 		return nil, stop, err
 	}
@@ -160,26 +126,22 @@ func (f *benchMQTTFlags) targets(cmd *cobra.Command, quic transport.Transport) (
 		}
 		targets = append(targets, bench.MQTTTarget{Name: "anyquic/" + carrier, URL: url, Proc: own})
 	}
-	for _, peer := range f.peers {
-		name, how, ok := strings.Cut(peer, "=")
-		if !ok {
-			return nil, stop, fmt.Errorf("--peer %q: not NAME=COMMAND or NAME=URL", peer)
-		}
-		if strings.Contains(how, "://") && !strings.Contains(how, " ") {
-			targets = append(targets, bench.MQTTTarget{Name: name, URL: how})
+	peers, err := f.foreign()
+	if err != nil {
+		return nil, stop, err
+	}
+	for _, foreign := range peers {
+		if len(foreign.command) == 1 && strings.Contains(foreign.command[0], "://") {
+			targets = append(targets, bench.MQTTTarget{Name: foreign.name, URL: foreign.command[0]})
 			continue
 		}
-		words := strings.Fields(how)
-		if len(words) == 0 {
-			return nil, stop, fmt.Errorf("--peer %q: the command is empty", peer)
-		}
-		p, err := start(words[0], words[1:]...)
+		p, err := start(foreign.command...)
 		if err != nil {
-			return nil, stop, fmt.Errorf("--peer %s: %w", name, err)
+			return nil, stop, fmt.Errorf("--peer %s: %w", foreign.name, err)
 		}
 		for _, carrier := range f.carriers {
 			if url, ok := p.URLs[carrier]; ok {
-				targets = append(targets, bench.MQTTTarget{Name: name + "/" + carrier, URL: url, Proc: p})
+				targets = append(targets, bench.MQTTTarget{Name: foreign.name + "/" + carrier, URL: url, Proc: p})
 			}
 		}
 	}

@@ -80,6 +80,21 @@ func TestBenchMQTTMeasuresEveryQoS(t *testing.T) {
 	}
 }
 
+func TestBenchMQTTFansOut(t *testing.T) {
+	r := benchReportOf(t, "mqtt", "--carrier", "tcp,quic", "--protocol-version", "311", "--scenario", "fanout", "--fanout", "5", "--messages", "5000")
+	for _, target := range []string{"anyquic/tcp", "anyquic/quic"} {
+		require.Positive(t, r.value(t, target, "fanout", "rate"))
+		require.Zero(t, r.value(t, target, "fanout", "lost"))
+	}
+}
+
+func TestBenchMQTTBlocksASubscriber(t *testing.T) {
+	r := benchReportOf(t, "mqtt", "--carrier", "tcp", "--scenario", "blocked", "--fanout", "3", "--rate", "500", "--duration", "200ms", "--size", "65536")
+	require.Positive(t, r.value(t, "anyquic/tcp", "blocked", "p99, all read"))
+	require.Positive(t, r.value(t, "anyquic/tcp", "blocked", "p99, one does not"))
+	require.Zero(t, r.value(t, "anyquic/tcp", "blocked", "lost, one does not"))
+}
+
 func TestBenchMQTTLetsSubscribersVanish(t *testing.T) {
 	r := benchReportOf(t, "mqtt", "--carrier", "quic", "--scenario", "vanished", "--vanished", "3", "--messages", "3000", "--size", "1024", "--pace", "30000")
 	require.Zero(t, r.value(t, "anyquic/quic", "vanished", "lost by the living, flat out"))

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,11 +19,9 @@ import (
 type benchTransportFlags struct {
 	benchFlags
 	bench.Transport
-	engines   []string
-	cc        []string
-	peers     []string
-	scenarios []string
-	loss      float64 // percent
+	engines []string
+	cc      []string
+	loss    float64 // percent
 }
 
 func newBenchTransport() *cobra.Command {
@@ -60,13 +55,10 @@ COMMAND client a client of the protocol of internal/benchproc.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
-	f.bind(cmd)
+	f.bind(cmd, bench.TransportScenarios, bench.TransportScenarios)
 	fs := cmd.Flags()
-	fs.SortFlags = false
 	fs.StringSliceVar(&f.engines, "engine", nil, "engine to measure; may be given several times (default all)")
 	fs.StringSliceVar(&f.cc, "cc", nil, "congestion control: reno, cubic, bbr; may be given several times (default the engine's)")
-	fs.StringArrayVar(&f.peers, "peer", nil, "a foreign pair of server and client, NAME=COMMAND; may be given several times")
-	fs.StringSliceVar(&f.scenarios, "scenario", bench.TransportScenarios, "what to measure")
 	fs.Int64Var(&f.Bulk, "bulk", 512<<20, "bytes to send each way on one stream")
 	fs.IntVar(&f.Pings, "pings", 5000, "round trips of 32 bytes")
 	fs.IntVar(&f.Streams, "streams", 20000, "streams to open")
@@ -80,42 +72,22 @@ COMMAND client a client of the protocol of internal/benchproc.`,
 }
 
 func (f *benchTransportFlags) run(cmd *cobra.Command) error {
-	if f.rounds < 1 || f.Bulk < 1 || f.Streams < 1 || f.Pings < 1 || f.Handshakes < 1 || f.Parallel < 1 || f.Idle < 1 {
+	if f.Bulk < 1 || f.Streams < 1 || f.Pings < 1 || f.Handshakes < 1 || f.Parallel < 1 || f.Idle < 1 {
 		return errors.New("every count must be 1 or more")
 	}
 	if f.loss < 0 || f.loss >= 100 || f.Loss.RTT < 0 || f.Duration <= 0 {
 		return errors.New("--loss must be 0 or more and less than 100, --rtt 0 or more, --duration more than 0")
 	}
-	for _, s := range f.scenarios {
-		if !slices.Contains(bench.TransportScenarios, s) {
-			return fmt.Errorf("--scenario %q: use %s", s, strings.Join(bench.TransportScenarios, ", "))
-		}
+	if err := f.check(); err != nil {
+		return err
 	}
 	targets, err := f.targets()
 	if err != nil {
 		return err
 	}
 	f.Loss.Loss = f.loss / 100
-	f.Progress = func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), s) }
-	f.Command = func(ctx context.Context, words []string) *exec.Cmd {
-		c := exec.CommandContext(ctx, words[0], words[1:]...) //nolint:gosec // ourselves, or the user's own command
-		c.Stderr = cmd.ErrOrStderr()
-		return c
-	}
-	var samples []bench.Sample
-	for _, scenario := range f.scenarios {
-		for round := 1; round <= f.rounds; round++ {
-			f.Loss.Seed = uint64(round)
-			for _, t := range targets {
-				got, err := f.Measure(cmd.Context(), scenario, t, round)
-				if err != nil {
-					return err
-				}
-				samples = append(samples, got...)
-			}
-		}
-	}
-	return f.print(cmd.OutOrStdout(), samples)
+	f.Progress, f.Command = progress(cmd), child(cmd)
+	return measure(cmd, &f.benchFlags, targets, f.Measure)
 }
 
 // targets returns the engines, each with the congestion controls asked for that it
@@ -166,13 +138,12 @@ func (f *benchTransportFlags) targets() (targets []bench.TransportTarget, err er
 			return nil, fmt.Errorf("--cc %q: no engine to measure has it", cc)
 		}
 	}
-	for _, peer := range f.peers {
-		name, command, ok := strings.Cut(peer, "=")
-		words := strings.Fields(command)
-		if !ok || len(words) == 0 {
-			return nil, fmt.Errorf("--peer %q: not NAME=COMMAND", peer)
-		}
-		add(name, words, append(slices.Clone(words), "client"))
+	peers, err := f.foreign()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range peers {
+		add(p.name, p.command, append(slices.Clone(p.command), "client"))
 	}
 	return targets, nil
 }

@@ -96,7 +96,7 @@ func examples(t *testing.T, addr string, names ...string) (dir string) {
 
 // example is the command of a program that examples has built.
 func example(dir, name string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(dir, name)) //nolint:gosec // what examples has built
+	cmd := exec.Command(filepath.Join(dir, name))
 	cmd.Dir, cmd.Env = dir, testbuild.Env()
 	return cmd
 }

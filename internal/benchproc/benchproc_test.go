@@ -55,3 +55,17 @@ func TestServerThatSaysNothingIsAnError(t *testing.T) {
 	_, err = Start(exec.Command(self, "-test.run=^$"))
 	require.ErrorContains(t, err, "did not say where it listens")
 }
+
+func TestAnotherProcessIsMeasured(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only on Linux can it be")
+	}
+	u, err := UsageOf(os.Getpid())
+	require.NoError(t, err)
+	require.Positive(t, u.CPU)
+	m, err := MemoryOf(os.Getpid())
+	require.NoError(t, err)
+	require.Greater(t, m.RSS, uint64(1<<20))
+	_, err = MemoryOf(1 << 30)
+	require.ErrorIs(t, err, os.ErrNotExist)
+}

@@ -10,33 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clockTick is the unit of /proc/PID/stat: USER_HZ is 100 on every Linux port
-// that Go has.
-const clockTick = 10 * time.Millisecond
+// UsageOf returns what another process has used: its processor time. See
+// clock_getcpuclockid(3).
+func UsageOf(pid int) (Usage, error) {
+	const sched = 2 // CPUCLOCK_SCHED
+	var t unix.Timespec
+	err := unix.ClockGettime(int32(^pid)<<3|sched, &t)
+	return Usage{CPU: time.Duration(t.Nano())}, err
+}
 
-// CPU returns the processor time that the process has used so far.
-func (p *Process) CPU() (time.Duration, error) { return processCPU(p.PID()) }
-
-func processCPU(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The second field is the program's name in parentheses, and may hold spaces.
-	_, rest, ok := strings.Cut(string(b), ") ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 13 {
-		return 0, fmt.Errorf("benchproc: /proc/%d/stat is not as expected", pid)
-	}
-	var ticks uint64
-	for _, f := range fields[11:13] { // utime, stime
-		n, err := strconv.ParseUint(f, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * clockTick, nil
+// MemoryOf returns what another process holds, all of it as heap.
+func MemoryOf(pid int) (Memory, error) {
+	rss, err := procValue(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Rss:")
+	return Memory{HeapInuse: rss, RSS: rss}, err
 }
 
 // procValue returns the bytes that a line of a file of /proc gives in kB.

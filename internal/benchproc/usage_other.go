@@ -7,8 +7,10 @@ import (
 	"time"
 )
 
-// CPU is known on Linux only.
-func (p *Process) CPU() (time.Duration, error) { return 0, errors.ErrUnsupported }
+// UsageOf and MemoryOf cannot tell elsewhere.
+func UsageOf(pid int) (Usage, error) { return Usage{}, errors.ErrUnsupported }
+
+func MemoryOf(pid int) (Memory, error) { return Memory{}, errors.ErrUnsupported }
 
 // ownCPU and ownRSS are 0, which is not known, elsewhere.
 func ownCPU() (time.Duration, error) { return 0, nil }

@@ -26,10 +26,9 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/anyquic/anyquic/internal/benchproc"
 	"github.com/anyquic/anyquic/internal/selfcert"
+	"github.com/anyquic/anyquic/tests/peers/foreign"
 )
 
 // The limits are those of the engines.
@@ -73,69 +72,13 @@ func server(program, temp string, options []string) error {
 	if err != nil {
 		return err
 	}
-	port, err := freePort()
+	port, err := foreign.FreePort("udp")
 	if err != nil {
 		return err
 	}
 	args := append(options, "--max-dyn-length=64G", "-d", temp, "127.0.0.1", strconv.Itoa(port), keyFile, certFile)
-	cmd := exec.Command(program, args...)
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }() // ends with the server
-	if err := bound(port, exited); err != nil {
-		cmd.Process.Kill()
-		return fmt.Errorf("%s: %w: %s", program, err, &said)
-	}
-	err = benchproc.Answer(os.Stdin, os.Stdout, benchproc.Hello{URLs: map[string]string{"quic": fmt.Sprintf("127.0.0.1:%d", port)}},
-		func(req *benchproc.Request) (any, error) {
-			if req.Do != benchproc.DoUsage {
-				return nil, errors.ErrUnsupported
-			}
-			cpu, err := processCPU(cmd.Process.Pid)
-			return benchproc.Usage{CPU: cpu}, err
-		})
-	cmd.Process.Kill()
-	<-exited
-	return err
-}
-
-// freePort returns a port that was free a moment ago: the server does not say
-// which one the kernel chose for it.
-func freePort() (int, error) {
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer pc.Close()
-	return pc.LocalAddr().(*net.UDPAddr).Port, nil
-}
-
-// bound waits until there is a socket on the port.
-func bound(port int, exited <-chan error) error {
-	want := fmt.Sprintf("0100007F:%04X", port)
-	for range 500 {
-		select {
-		case err := <-exited:
-			return fmt.Errorf("ended: %w", err)
-		case <-time.After(10 * time.Millisecond):
-		}
-		if b, err := os.ReadFile("/proc/net/udp"); err != nil || bytes.Contains(b, []byte(want)) {
-			return err
-		}
-	}
-	return errors.New("does not listen")
-}
-
-// processCPU reads the clock of another process: see clock_getcpuclockid(3).
-func processCPU(pid int) (time.Duration, error) {
-	const sched = 2 // CPUCLOCK_SCHED
-	var t unix.Timespec
-	err := unix.ClockGettime(int32(^pid)<<3|sched, &t)
-	return time.Duration(t.Nano()), err
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	return foreign.Serve(exec.Command(program, args...), "udp", port, benchproc.Hello{URLs: map[string]string{"quic": addr}})
 }
 
 // A client runs osslclient for each request.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/anyquic/anyquic/internal/benchproc"
 	"github.com/anyquic/anyquic/mqtt/client"
 	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/transport"
 )
 
 // An MQTTTarget is a broker to measure.
@@ -32,26 +34,78 @@ type MQTT struct {
 	Dialers  []client.LinkDialer // for carriers beyond TCP and TLS
 	Version  packet.Version
 	QoS      packet.QoS
-	Pairs    int // publisher-subscriber pairs, a topic each
-	Size     int // payload, bytes; at least 8
-	Messages int // of all pairs together
+	Pairs    int           // publisher-subscriber pairs, a topic each
+	Size     int           // payload, bytes; at least 8
+	Messages int           // of all pairs together
+	Rate     int           // messages a second for latency and blocked
+	Duration time.Duration // of latency and blocked
+	FanOut   int           // subscribers of one topic for fanout and blocked
+	Idle     int           // connections for idle
+	Vanished int           // subscribers for vanished
+	Pace     int           // messages a second for vanished, beside flat out
+
+	// Engine makes the connections that vanish.
+	Engine transport.Transport
 	// Progress, if not nil, is told what begins.
 	Progress func(string)
+}
+
+// MQTTScenarios are what [MQTT.Measure] can measure.
+var MQTTScenarios = []string{"throughput", "latency", "fanout", "blocked", "idle", "vanished"}
+
+// Measure measures a target once.
+func (b *MQTT) Measure(ctx context.Context, scenario string, t MQTTTarget, round int) ([]Sample, error) {
+	run, ok := map[string]func(context.Context, *mqttRun) ([]Sample, error){
+		"throughput": b.throughput, "latency": b.latency, "fanout": b.fanOut, "blocked": b.blocked,
+		"idle": b.idle, "vanished": b.vanished,
+	}[scenario]
+	if !ok {
+		return nil, fmt.Errorf("no scenario %q", scenario)
+	}
+	r := &mqttRun{t, scenario, round}
+	b.progress("round %d: %s of %s", round, scenario, t.Name)
+	samples, err := run(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("%s of %s: %w", scenario, t.Name, err)
+	}
+	return samples, nil
+}
+
+// An mqttRun is one measurement of one target.
+type mqttRun struct {
+	MQTTTarget
+	scenario string
+	round    int
+}
+
+func (r *mqttRun) sample(metric, unit string, v float64) Sample {
+	return Sample{r.Name, r.scenario, metric, unit, r.round, v}
 }
 
 // stalled is how long a subscriber may get nothing before what has not come
 // counts as lost.
 const stalled = 3 * time.Second
 
-// Throughput publishes Messages as fast as the broker takes them, and reports
+// throughput publishes Messages as fast as the broker takes them, and reports
 // how many a second arrive, how many are lost, and the broker's processor time.
-func (b *MQTT) Throughput(ctx context.Context, t MQTTTarget, round int) ([]Sample, error) {
-	b.progress("round %d: throughput of %s", round, t.Name)
-	each := b.Messages / b.Pairs
+func (b *MQTT) throughput(ctx context.Context, t *mqttRun) ([]Sample, error) {
+	return b.flood(ctx, t, b.Pairs, 1)
+}
+
+// fanOut is throughput from one publisher to FanOut subscribers of its topic.
+// Messages are those that arrive.
+func (b *MQTT) fanOut(ctx context.Context, t *mqttRun) ([]Sample, error) {
+	return b.flood(ctx, t, 1, b.FanOut)
+}
+
+// flood publishes on as many topics as there are publishers, each with as many
+// subscribers as said.
+func (b *MQTT) flood(ctx context.Context, t *mqttRun, publishers, subscribers int) ([]Sample, error) {
+	each := max(1, b.Messages/publishers/subscribers)
 	var received atomic.Int64
 	var last atomic.Int64 // when the last message came, since clock
 	clock := time.Now()
-	pairs, err := b.pairs(ctx, t, func(p *packet.Publish) {
+	pairs, err := b.groups(ctx, t.MQTTTarget, publishers, subscribers, func(*packet.Publish) {
 		received.Add(1)
 		last.Store(int64(time.Since(clock)))
 	})
@@ -60,7 +114,10 @@ func (b *MQTT) Throughput(ctx context.Context, t MQTTTarget, round int) ([]Sampl
 	}
 	defer pairs.close()
 
-	cpu := t.cpu()
+	idle, err := t.cpu()
+	if err != nil {
+		return nil, err
+	}
 	start := time.Since(clock)
 	payload := make([]byte, b.Size)
 	var g errgroup.Group
@@ -88,60 +145,99 @@ func (b *MQTT) Throughput(ctx context.Context, t MQTTTarget, round int) ([]Sampl
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	sent := int64(each * b.Pairs)
+	sent := int64(each * publishers * subscribers)
 	if err := await(ctx, &received, sent); err != nil {
 		return nil, err
 	}
 	took := time.Duration(last.Load()) - start
-	used := t.cpu() - cpu
-	got := received.Load()
-	sample := func(metric, unit string, v float64) Sample {
-		return Sample{t.Name, "throughput", metric, unit, round, v}
+	used, err := t.cpu()
+	if err != nil {
+		return nil, err
 	}
+	got := received.Load()
 	samples := []Sample{
-		sample("rate", "msg/s", float64(got)/took.Seconds()),
-		sample("lost", "%", 100*float64(sent-got)/float64(sent)),
+		t.sample("rate", "msg/s", float64(got)/took.Seconds()),
+		t.sample("lost", "%", 100*float64(sent-got)/float64(sent)),
 	}
 	if t.Proc != nil {
-		samples = append(samples, sample("broker CPU per message", "µs", microseconds(used)/float64(max(got, 1))))
+		samples = append(samples, t.sample("broker CPU per message", "µs", microseconds(used-idle)/float64(max(got, 1))))
 	}
 	if n := refused.Load(); n > 0 {
-		samples = append(samples, sample("refused", "messages", float64(n)))
+		samples = append(samples, t.sample("refused", "messages", float64(n)))
 	}
 	return samples, nil
 }
 
-// Latency publishes perSecond messages a second for the given time, evenly over
-// the pairs, and reports how long they take from publisher to subscriber.
-func (b *MQTT) Latency(ctx context.Context, t MQTTTarget, round, perSecond int, d time.Duration) ([]Sample, error) {
-	b.progress("round %d: latency of %s", round, t.Name)
-	start := time.Now()
-	var mu sync.Mutex
-	took := make([]time.Duration, 0, perSecond*int(d/time.Second+1))
-	var received atomic.Int64
-	pairs, err := b.pairs(ctx, t, func(p *packet.Publish) {
-		sent := time.Duration(binary.BigEndian.Uint64(p.Payload))
-		mu.Lock()
-		took = append(took, time.Since(start)-sent)
-		mu.Unlock()
-		received.Add(1)
-	})
+// latency publishes Rate messages a second for Duration, evenly over the pairs, and
+// reports how long they take from publisher to subscriber.
+func (b *MQTT) latency(ctx context.Context, t *mqttRun) ([]Sample, error) {
+	w := newStopwatch(b.Rate * int(b.Duration/time.Second+1))
+	pairs, err := b.groups(ctx, t.MQTTTarget, b.Pairs, 1, w.receive)
 	if err != nil {
 		return nil, err
 	}
 	defer pairs.close()
+	sent, err := b.paced(ctx, pairs.publishers, w)
+	if err != nil {
+		return nil, err
+	}
+	return w.samples(ctx, t, "", sent)
+}
 
+// A stopwatch takes how long messages are on their way. They carry when they were
+// sent, on its clock.
+type stopwatch struct {
+	start    time.Time
+	received atomic.Int64
+
+	mu   sync.Mutex
+	took []time.Duration // guarded by mu
+}
+
+func newStopwatch(messages int) *stopwatch {
+	return &stopwatch{start: time.Now(), took: make([]time.Duration, 0, messages)}
+}
+
+func (w *stopwatch) receive(p *packet.Publish) {
+	sent := time.Duration(binary.BigEndian.Uint64(p.Payload))
+	w.mu.Lock()
+	w.took = append(w.took, time.Since(w.start)-sent)
+	w.mu.Unlock()
+	w.received.Add(1)
+}
+
+// samples waits for what was sent, expected messages, and reports it. The
+// metrics' names end with suffix.
+func (w *stopwatch) samples(ctx context.Context, t *mqttRun, suffix string, expected int64) ([]Sample, error) {
+	if err := await(ctx, &w.received, expected); err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	slices.Sort(w.took)
+	of := func(p float64) float64 { return microseconds(percentile(w.took, p)) }
+	return []Sample{
+		t.sample("p50"+suffix, "µs", of(0.5)),
+		t.sample("p99"+suffix, "µs", of(0.99)),
+		t.sample("p99.9"+suffix, "µs", of(0.999)),
+		t.sample("lost"+suffix, "%", 100*float64(expected-w.received.Load())/float64(max(1, expected))),
+	}, nil
+}
+
+// paced publishes Rate messages a second for Duration, evenly over the publishers,
+// and returns how many that were.
+func (b *MQTT) paced(ctx context.Context, publishers []*client.Client, w *stopwatch) (int64, error) {
 	var g errgroup.Group
-	interval := time.Second * time.Duration(b.Pairs) / time.Duration(perSecond)
+	interval := time.Second * time.Duration(len(publishers)) / time.Duration(b.Rate)
 	var sent atomic.Int64
-	for i, c := range pairs.publishers {
+	for i, c := range publishers {
 		g.Go(func() error {
 			p := &packet.Publish{Topic: topic(i), QoS: b.QoS, Payload: make([]byte, b.Size)}
-			time.Sleep(interval * time.Duration(i) / time.Duration(b.Pairs)) // not all at once
+			time.Sleep(interval * time.Duration(i) / time.Duration(len(publishers))) // not all at once
 			tick := time.NewTicker(interval)
 			defer tick.Stop()
-			for end := time.Now().Add(d); time.Now().Before(end); <-tick.C {
-				binary.BigEndian.PutUint64(p.Payload, uint64(time.Since(start)))
+			for end := time.Now().Add(b.Duration); time.Now().Before(end); <-tick.C {
+				binary.BigEndian.PutUint64(p.Payload, uint64(time.Since(w.start)))
 				if err := c.PublishAsync(ctx, p, nil); err != nil {
 					return fmt.Errorf("publish: %w", err)
 				}
@@ -150,30 +246,13 @@ func (b *MQTT) Latency(ctx context.Context, t MQTTTarget, round, perSecond int, 
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	if err := await(ctx, &received, sent.Load()); err != nil {
-		return nil, err
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	slices.Sort(took)
-	sample := func(metric string, v time.Duration) Sample {
-		return Sample{t.Name, "latency", metric, "µs", round, microseconds(v)}
-	}
-	return []Sample{
-		sample("p50", percentile(took, 0.5)),
-		sample("p99", percentile(took, 0.99)),
-		sample("p99.9", percentile(took, 0.999)),
-		{t.Name, "latency", "lost", "%", round, 100 * float64(sent.Load()-received.Load()) / float64(max(1, sent.Load()))},
-	}, nil
+	err := g.Wait()
+	return sent.Load(), err
 }
 
-// Idle opens n connections that say nothing but CONNECT and reports what one
-// costs the broker.
-func (b *MQTT) Idle(ctx context.Context, t MQTTTarget, round, n int) ([]Sample, error) {
-	b.progress("round %d: %d idle connections to %s", round, n, t.Name)
+// idle opens connections that say nothing but CONNECT and reports what one costs
+// the broker.
+func (b *MQTT) idle(ctx context.Context, t *mqttRun) ([]Sample, error) {
 	if t.Proc == nil {
 		return nil, nil
 	}
@@ -181,7 +260,7 @@ func (b *MQTT) Idle(ctx context.Context, t MQTTTarget, round, n int) ([]Sample, 
 	if err != nil {
 		return nil, err
 	}
-	clients, err := b.connect(ctx, t, n, "", nil)
+	clients, err := b.connect(ctx, t.MQTTTarget, b.Idle, "", nil)
 	defer closeAll(clients)
 	if err != nil {
 		return nil, err
@@ -190,7 +269,8 @@ func (b *MQTT) Idle(ctx context.Context, t MQTTTarget, round, n int) ([]Sample, 
 	if err != nil {
 		return nil, err
 	}
-	return []Sample{{t.Name, "idle", "memory per connection", "KiB", round, (float64(after.InUse()) - float64(before.InUse())) / float64(n) / 1024}}, nil
+	grown := float64(after.InUse()) - float64(before.InUse())
+	return []Sample{t.sample("memory per connection", "KiB", grown/float64(b.Idle)/1024)}, nil
 }
 
 func (b *MQTT) progress(format string, args ...any) {
@@ -199,15 +279,19 @@ func (b *MQTT) progress(format string, args ...any) {
 	}
 }
 
-func (t MQTTTarget) cpu() time.Duration {
+// carrier returns the scheme of the target's URL.
+func (t MQTTTarget) carrier() string {
+	scheme, _, _ := strings.Cut(t.URL, ":")
+	return scheme
+}
+
+// cpu returns the processor time that the broker has used so far.
+func (t MQTTTarget) cpu() (time.Duration, error) {
 	if t.Proc == nil {
-		return 0
+		return 0, nil
 	}
-	d, err := t.Proc.CPU()
-	if err != nil {
-		return 0 // not on Linux: reported as 0
-	}
-	return d
+	u, err := t.Proc.Usage()
+	return u.CPU, err
 }
 
 // await waits until n messages have come, or none for a while.
@@ -244,18 +328,19 @@ func closeAll(clients []*client.Client) {
 	}
 }
 
-func (b *MQTT) pairs(ctx context.Context, t MQTTTarget, handle func(*packet.Publish)) (*clientPairs, error) {
+// groups connects publishers, and for each topic of theirs subscribers.
+func (b *MQTT) groups(ctx context.Context, t MQTTTarget, publishers, subscribers int, handle func(*packet.Publish)) (*clientPairs, error) {
 	var p clientPairs
 	var err error
-	if p.subscribers, err = b.connect(ctx, t, b.Pairs, "", handle); err == nil {
+	if p.subscribers, err = b.connect(ctx, t, publishers*subscribers, "", handle); err == nil {
 		for i, c := range p.subscribers {
-			if _, err = c.Subscribe(ctx, nil, packet.Subscription{Filter: topic(i), QoS: b.QoS}); err != nil {
+			if _, err = c.Subscribe(ctx, nil, packet.Subscription{Filter: topic(i / subscribers), QoS: b.QoS}); err != nil {
 				break
 			}
 		}
 	}
 	if err == nil {
-		p.publishers, err = b.connect(ctx, t, b.Pairs, "", nil)
+		p.publishers, err = b.connect(ctx, t, publishers, "", nil)
 	}
 	if err != nil {
 		p.close()
@@ -305,6 +390,7 @@ func (b *MQTT) connect(ctx context.Context, t MQTTTarget, n int, name string, ha
 
 // Why a scenario cannot run.
 var (
+	errNoTCP   = errors.New("bench: the target is not on TCP")
 	errNoQUIC  = errors.New("bench: the target does not listen on QUIC")
 	errForeign = errors.New("bench: only the memory of a process that the benchmark started is known")
 )

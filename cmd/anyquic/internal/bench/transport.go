@@ -72,6 +72,7 @@ func (b *Transport) Measure(ctx context.Context, scenario string, t TransportTar
 			err = fmt.Errorf("%s of %s: %w", scenario, t.Name, err)
 		}
 	}()
+	b.Loss.Seed = uint64(round) // the same losses for every target
 	var p pair
 	if p.server, err = benchproc.Start(b.Command(ctx, t.Server)); err != nil {
 		return nil, err

@@ -21,11 +21,11 @@ import (
 	"github.com/anyquic/anyquic/transport"
 )
 
-// Vanished lets n QUIC subscribers vanish without a word and then publishes
-// Messages to them and to one that lives, once as fast as it goes and once
-// perSecond of them a second. It reports what the vanished cost the broker in
-// memory, and the publisher in time against the same without them.
-func (b *MQTT) Vanished(ctx context.Context, t MQTTTarget, quic transport.Transport, round, n, perSecond int) ([]Sample, error) {
+// vanished lets QUIC subscribers vanish without a word and then publishes Messages
+// to them and to one that lives, once as fast as it goes and once Pace of them a
+// second. It reports what the vanished cost the broker in memory, and the
+// publisher in time against the same without them.
+func (b *MQTT) vanished(ctx context.Context, t *mqttRun) ([]Sample, error) {
 	if !strings.HasPrefix(t.URL, "mqtt+quic:") {
 		return nil, errNoQUIC
 	}
@@ -35,21 +35,21 @@ func (b *MQTT) Vanished(ctx context.Context, t MQTTTarget, quic transport.Transp
 	paces := []struct {
 		name      string
 		perSecond int
-	}{{"flat out", 0}, {fmt.Sprintf("at %d msg/s", perSecond), perSecond}}
+	}{{"flat out", 0}, {fmt.Sprintf("at %d msg/s", b.Pace), b.Pace}}
 	var samples []Sample
 	for _, pace := range paces {
-		b.progress("round %d: publishing %s to one subscriber of %s", round, pace.name, t.Name)
-		alone, _, err := b.publishAll(ctx, t, pace.perSecond)
+		b.progress("round %d: publishing %s to one subscriber of %s", t.round, pace.name, t.Name)
+		alone, _, err := b.publishAll(ctx, t.MQTTTarget, pace.perSecond)
 		if err != nil {
 			return nil, err
 		}
-		b.progress("round %d: publishing %s to %d vanished subscribers of %s", round, pace.name, n, t.Name)
-		with, lost, memory, err := b.withVanished(ctx, t, quic, n, pace.perSecond)
+		b.progress("round %d: publishing %s to %d vanished subscribers of %s", t.round, pace.name, b.Vanished, t.Name)
+		with, lost, memory, err := b.withVanished(ctx, t.MQTTTarget, pace.perSecond)
 		if err != nil {
 			return nil, err
 		}
 		sample := func(metric, unit string, v float64) {
-			samples = append(samples, Sample{t.Name, "vanished", metric + ", " + pace.name, unit, round, v})
+			samples = append(samples, t.sample(metric+", "+pace.name, unit, v))
 		}
 		sample("alone", "ms", float64(alone)/float64(time.Millisecond))
 		sample("with the vanished", "ms", float64(with)/float64(time.Millisecond))
@@ -60,19 +60,19 @@ func (b *MQTT) Vanished(ctx context.Context, t MQTTTarget, quic transport.Transp
 	return samples, nil
 }
 
-// withVanished is publishAll after n subscribers have vanished, and what the
+// withVanished is publishAll after subscribers have vanished, and what the
 // broker's memory has grown by, in bytes.
-func (b *MQTT) withVanished(ctx context.Context, t MQTTTarget, quic transport.Transport, n, perSecond int) (took time.Duration, lost int64, memory float64, err error) {
-	d := &vanishingDialer{Dialer: &mqttquic.Dialer{Transport: quic}}
+func (b *MQTT) withVanished(ctx context.Context, t MQTTTarget, perSecond int) (took time.Duration, lost int64, memory float64, err error) {
+	d := &vanishingDialer{Dialer: &mqttquic.Dialer{Transport: b.Engine}}
 	defer d.close()
 	ghosts := *b
 	ghosts.Dialers = []client.LinkDialer{d}
-	clients, err := ghosts.connect(ctx, t, n, "ghost", nil)
+	clients, err := ghosts.connect(ctx, t, b.Vanished, "ghost", nil)
 	defer closeAll(clients)
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	defer func() { err = errors.Join(err, b.layToRest(ctx, t, n)) }()
+	defer func() { err = errors.Join(err, b.layToRest(ctx, t)) }()
 	g, gctx := errgroup.WithContext(ctx)
 	for _, c := range clients {
 		g.Go(func() error {
@@ -99,8 +99,8 @@ func (b *MQTT) withVanished(ctx context.Context, t MQTTTarget, quic transport.Tr
 
 // layToRest ends the sessions and connections that the broker still has for the
 // vanished, by taking them over, so that they are not there in the next round.
-func (b *MQTT) layToRest(ctx context.Context, t MQTTTarget, n int) error {
-	clients, err := b.connect(ctx, t, n, "ghost", nil)
+func (b *MQTT) layToRest(ctx context.Context, t MQTTTarget) error {
+	clients, err := b.connect(ctx, t, b.Vanished, "ghost", nil)
 	if err != nil {
 		return err
 	}
@@ -114,10 +114,8 @@ func (b *MQTT) layToRest(ctx context.Context, t MQTTTarget, n int) error {
 // second as said or as fast as it goes (0), and returns how long it took until
 // the broker had taken them all, and what the subscriber did not get.
 func (b *MQTT) publishAll(ctx context.Context, t MQTTTarget, perSecond int) (took time.Duration, lost int64, err error) {
-	one := *b
-	one.Pairs = 1
 	var received atomic.Int64
-	pair, err := one.pairs(ctx, t, func(*packet.Publish) { received.Add(1) })
+	pair, err := b.groups(ctx, t, 1, 1, func(*packet.Publish) { received.Add(1) })
 	if err != nil {
 		return 0, 0, err
 	}
