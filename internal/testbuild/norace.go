@@ -2,4 +2,5 @@
 
 package testbuild
 
-const raceEnabled = false
+// Race says whether the test runs with the race detector.
+const Race = false

@@ -2,4 +2,5 @@
 
 package testbuild
 
-const raceEnabled = true
+// Race says whether the test runs with the race detector.
+const Race = true

@@ -35,7 +35,7 @@ func Setting(key string) string {
 func Program(t testing.TB, out, pkg string, flags ...string) {
 	t.Helper()
 	args := []string{"build", "-o", out, "-tags=" + Setting("-tags")}
-	if raceEnabled {
+	if Race {
 		args = append(args, "-race")
 	}
 	args = append(append(args, flags...), pkg)
