@@ -512,12 +512,21 @@ var lifeBehaviours = []behaviour{
 			require.Error(l, err)
 		}
 	}},
-	{"OPTIONS * arrives", func(l *lab) {
-		l.serve(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RequestURI) })
+	{"OPTIONS * is answered by the server", func(l *lab) {
+		l.serve(func(http.ResponseWriter, *http.Request) { require.Fail(l, "the handler was asked") })
 		req := l.request("OPTIONS", "/", nil)
 		req.URL = &neturl.URL{Scheme: "https", Host: authority, Opaque: "*"}
-		resp, _ := l.do(req)
+		resp, body := l.do(req)
 		require.Equal(l, 200, resp.StatusCode)
+		require.Empty(l, body)
+		require.Equal(l, "0", resp.Header.Get("Content-Length"))
+	}},
+	{"a host outside of ASCII is sent as DNS has it", func(l *lab) {
+		l.serve(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) })
+		req := l.request("GET", "/", nil)
+		req.Host = "bücher.example:8443"
+		_, body := l.do(req)
+		require.Equal(l, "xn--bcher-kva.example:8443", body)
 	}},
 	{"MaxBytesReader ends a body that is too long", func(l *lab) {
 		l.serve(func(w http.ResponseWriter, r *http.Request) {

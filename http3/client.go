@@ -13,6 +13,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 
 	"github.com/anyquic/anyquic/transport"
 )
@@ -150,8 +153,9 @@ func (t *Transport) check(req *http.Request) error {
 		return errors.New("http3: no host in request URL")
 	case req.Method != "" && !validToken(req.Method):
 		return fmt.Errorf("http3: invalid method %q", req.Method)
-	case !validAuthority(cmp.Or(req.Host, req.URL.Host)):
-		return fmt.Errorf("http3: invalid host %q", cmp.Or(req.Host, req.URL.Host))
+	}
+	if _, err := authority(req); err != nil {
+		return err
 	}
 	for k, vv := range req.Header {
 		if !validToken(k) && k != ":protocol" {
@@ -176,8 +180,45 @@ func (t *Transport) check(req *http.Request) error {
 	return nil
 }
 
-// authorityAddr returns host:port.
+// authority returns the ":authority" of a request: its host in ASCII, as DNS has
+// it, and without the zone of an IPv6 address, which means nothing to the server.
+//
+// https://www.rfc-editor.org/rfc/rfc5891#section-4
+// https://www.rfc-editor.org/rfc/rfc6874#section-1
+func authority(req *http.Request) (string, error) {
+	said := cmp.Or(req.Host, req.URL.Host)
+	host, err := asciiHost(said)
+	if strings.HasPrefix(host, "[") {
+		if end := strings.LastIndexByte(host, ']'); end > 0 {
+			if zone := strings.IndexByte(host[:end], '%'); zone > 0 {
+				host = host[:zone] + host[end:]
+			}
+		}
+	}
+	if err != nil || !validAuthority(host) {
+		return "", fmt.Errorf("http3: invalid host %q", said)
+	}
+	return host, nil
+}
+
+// asciiHost returns a host with or without port as it is in DNS.
+func asciiHost(s string) (string, error) {
+	if strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0 {
+		return s, nil
+	}
+	host, port, found := strings.Cut(s, ":") // an IPv6 address is ASCII
+	host, err := idna.Lookup.ToASCII(host)
+	if found {
+		host += ":" + port
+	}
+	return host, err
+}
+
+// authorityAddr returns host:port, with the host in ASCII.
 func authorityAddr(host string) string {
+	if ascii, err := asciiHost(host); err == nil {
+		host = ascii // otherwise it is wrong, which others say
+	}
 	if _, _, err := net.SplitHostPort(host); err == nil {
 		return host
 	}

@@ -1,6 +1,7 @@
 package http3
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -199,9 +200,9 @@ func (x *exchange) expectsContinue() bool {
 // fields returns the request's field section.
 func (x *exchange) fields() ([]field, error) {
 	req := x.req
-	host := req.Host
-	if host == "" {
-		host = req.URL.Host
+	host, err := authority(req)
+	if err != nil {
+		return nil, err
 	}
 	fields := make([]field, 0, len(req.Header)+8)
 	fields = append(fields, field{":method", x.method()})
@@ -209,7 +210,7 @@ func (x *exchange) fields() ([]field, error) {
 		fields = append(fields, field{":authority", host})
 	} else {
 		// An opaque URL may say the authority once more, as in net/http.
-		path := strings.TrimPrefix(req.URL.RequestURI(), "https://"+host)
+		path := strings.TrimPrefix(req.URL.RequestURI(), "https://"+cmp.Or(req.Host, req.URL.Host))
 		if !strings.HasPrefix(path, "/") && path != "*" || !validFieldText(path) {
 			return nil, fmt.Errorf("http3: invalid request path %q", path)
 		}

@@ -36,6 +36,11 @@ type Server struct {
 	// Handler answers requests. If nil, http.DefaultServeMux does.
 	Handler http.Handler
 
+	// DisableGeneralOptionsHandler passes "OPTIONS *" requests to the Handler,
+	// where the server otherwise answers them with 200 and no content, as that of
+	// net/http.
+	DisableGeneralOptionsHandler bool
+
 	// TLS has the certificate, for [Server.TransportConfig].
 	TLS *tls.Config
 
@@ -266,12 +271,21 @@ func closeAll(listeners []transport.Listener) error {
 	return errors.Join(errs...)
 }
 
-func (s *Server) handler() http.Handler {
-	if s.Handler == nil {
+// handlerOf returns what answers a request.
+func (s *Server) handlerOf(req *http.Request) http.Handler {
+	switch {
+	case !s.DisableGeneralOptionsHandler && req.Method == http.MethodOptions && req.RequestURI == "*":
+		return http.HandlerFunc(generalOptions)
+	case s.Handler == nil:
 		return http.DefaultServeMux
 	}
 	return s.Handler
 }
+
+// generalOptions answers what asks about the server as a whole.
+//
+// https://www.rfc-editor.org/rfc/rfc9110#section-9.3.7
+func generalOptions(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "0") }
 
 func (s *Server) logger() *slog.Logger {
 	if s.Logger == nil {

@@ -386,7 +386,7 @@ func (c *serverConn) run(w *responseWriter, req *http.Request) (taken bool) {
 	if w.expectationFails() {
 		w.WriteHeader(http.StatusExpectationFailed)
 	} else {
-		c.srv.handler().ServeHTTP(w, req)
+		c.srv.handlerOf(req).ServeHTTP(w, req)
 	}
 	if w.taken {
 		// The request lasts as long as its new owner writes.

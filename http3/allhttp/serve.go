@@ -170,16 +170,17 @@ func quicTLS(cfg *tls.Config) (*tls.Config, error) {
 // httpServer returns a server for HTTP/1.1 and HTTP/2.
 func (s *Server) httpServer(r *running, h http.Handler) *http.Server {
 	srv := &http.Server{
-		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(h, w, r) }),
-		ReadHeaderTimeout: s.ReadHeaderTimeout,
-		ReadTimeout:       s.ReadTimeout,
-		WriteTimeout:      s.WriteTimeout,
-		IdleTimeout:       s.IdleTimeout,
-		MaxHeaderBytes:    s.MaxHeaderBytes,
-		HTTP2:             s.HTTP2,
-		ErrorLog:          slog.NewLogLogger(s.logger().Handler(), slog.LevelWarn),
-		ConnContext:       s.ConnContext,
-		ConnState:         r.drain.connState,
+		Handler:                      http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(h, w, r) }),
+		DisableGeneralOptionsHandler: s.DisableGeneralOptionsHandler,
+		ReadHeaderTimeout:            s.ReadHeaderTimeout,
+		ReadTimeout:                  s.ReadTimeout,
+		WriteTimeout:                 s.WriteTimeout,
+		IdleTimeout:                  s.IdleTimeout,
+		MaxHeaderBytes:               s.MaxHeaderBytes,
+		HTTP2:                        s.HTTP2,
+		ErrorLog:                     slog.NewLogLogger(s.logger().Handler(), slog.LevelWarn),
+		ConnContext:                  s.ConnContext,
+		ConnState:                    r.drain.connState,
 	}
 	if s.BaseContext != nil {
 		srv.BaseContext = func(net.Listener) context.Context { return s.BaseContext() }
@@ -195,17 +196,18 @@ func (r *running) startHTTP3(cfg *tls.Config) error {
 		return err
 	}
 	r.h3 = &http3.Server{
-		Handler:           s.handler(),
-		TLS:               cfg,
-		Transport:         s.QUIC,
-		ReadHeaderTimeout: s.ReadHeaderTimeout,
-		ReadTimeout:       s.ReadTimeout,
-		WriteTimeout:      s.WriteTimeout,
-		IdleTimeout:       s.IdleTimeout,
-		MaxHeaderBytes:    s.MaxHeaderBytes,
-		Logger:            s.logger(),
-		Extensions:        s.Extensions,
-		ConnContext:       s.HTTP3ConnContext,
+		Handler:                      s.handler(),
+		TLS:                          cfg,
+		Transport:                    s.QUIC,
+		DisableGeneralOptionsHandler: s.DisableGeneralOptionsHandler,
+		ReadHeaderTimeout:            s.ReadHeaderTimeout,
+		ReadTimeout:                  s.ReadTimeout,
+		WriteTimeout:                 s.WriteTimeout,
+		IdleTimeout:                  s.IdleTimeout,
+		MaxHeaderBytes:               s.MaxHeaderBytes,
+		Logger:                       s.logger(),
+		Extensions:                   s.Extensions,
+		ConnContext:                  s.HTTP3ConnContext,
 		BaseContext: func() context.Context {
 			ctx := context.Background()
 			if s.BaseContext != nil {

@@ -78,6 +78,10 @@ type Server struct {
 	// MaxHeaderBytes limits a request's head. Zero: http.DefaultMaxHeaderBytes.
 	MaxHeaderBytes int
 
+	// DisableGeneralOptionsHandler passes "OPTIONS *" requests to the Handler; see
+	// http.Server.
+	DisableGeneralOptionsHandler bool
+
 	// HTTP2 configures HTTP/2.
 	HTTP2 *http.HTTP2Config
 
