@@ -366,6 +366,7 @@ func (p *peer) expectEndAfterAtMost(code packet.ReasonCode) {
 	p.expectEnd()
 }
 
-// waitSecond returns when something that lasts for a second, the smallest unit
-// of MQTT's timers, is over.
-func (r *run) waitSecond() { <-time.After(1100 * time.Millisecond) }
+// wait returns when something that lasts for so many of MQTT's seconds is over.
+func (r *run) wait(seconds int) {
+	<-time.After(time.Duration(seconds)*time.Second + 100*time.Millisecond)
+}

@@ -129,7 +129,7 @@ var retainCases = []testCase{
 		pub.publishPacket(&packet.Publish{Topic: "t", Payload: []byte("m"), QoS: 1, Retain: true, Properties: &packet.Properties{
 			MessageExpiry: packet.Some[uint32](1),
 		}})
-		r.waitSecond()
+		r.wait(1)
 		sub := r.client("sub")
 		sub.subscribe("t", 1)
 		sub.ping()

@@ -68,7 +68,7 @@ var sessionCases = []testCase{
 			SessionExpiry: packet.Some[uint32](1),
 		}})
 		p.kill()
-		r.waitSecond()
+		r.wait(3) // the broker sees the end a little later
 		_, ack := r.connect(&packet.Connect{Version: packet.V5, ClientID: "c"})
 		require.False(r, ack.SessionPresent)
 	}},
@@ -131,7 +131,7 @@ var sessionCases = []testCase{
 		pub := r.client("pub")
 		pub.publishPacket(&packet.Publish{Topic: "t", Payload: []byte("short"), QoS: 1, Properties: &packet.Properties{MessageExpiry: packet.Some[uint32](1)}})
 		pub.publishPacket(&packet.Publish{Topic: "t", Payload: []byte("long"), QoS: 1, Properties: &packet.Properties{MessageExpiry: packet.Some[uint32](100)}})
-		r.waitSecond()
+		r.wait(1)
 		sub, _ = r.session("sub", false)
 		m := sub.message("t", "long")
 		require.NotNil(r, m.Properties)

@@ -54,9 +54,9 @@ var streamCases = []testCase{
 		c.ping()
 	}},
 	{"DataStreamsCountForTheKeepAlive", func(r *run) { // EMQX since 5.8.2
-		p, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "c", CleanStart: true, KeepAlive: 1})
+		p, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "c", CleanStart: true, KeepAlive: 3})
 		d := p.openStream()
-		silent, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "silent", CleanStart: true, KeepAlive: 2})
+		silent, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "silent", CleanStart: true, KeepAlive: 5})
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
 		for {
