@@ -28,6 +28,7 @@ type conn struct {
 
 	client     *client        // set by connect before any other goroutine sees the conn
 	version    packet.Version // likewise
+	username   string         // likewise
 	keepAlive  time.Duration  // likewise: how long the client may be silent; 0: for ever
 	in         inlet
 	out        outlet

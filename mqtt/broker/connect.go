@@ -148,7 +148,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	if id == "" {
 		id, assigned = rand.Text(), true // 130 random bits [MQTT-3.1.3-6]
 	}
-	cn.version = p.Version
+	cn.version, cn.username = p.Version, p.Username.Or("")
 	cn.keepAlive = b.keepAlive(p)
 	cn.timer.Stop() // CONNECT is here; from now on it times the end
 

@@ -1,0 +1,34 @@
+package broker
+
+import (
+	"crypto/tls"
+	"net"
+
+	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/packet"
+)
+
+// A ClientInfo says who is at the other end of a connection. It is a copy: the
+// broker does not change it later.
+type ClientInfo struct {
+	ClientID string
+	Username string         // of CONNECT
+	Version  packet.Version // of the protocol
+	Carrier  mqtt.Carrier
+	Remote   net.Addr // at this moment: QUIC's clients may move; nil if the carrier has none
+
+	// TLS is the state of the connection's handshake; nil on carriers without TLS.
+	TLS *tls.ConnectionState
+}
+
+// info describes cn's client.
+func (cn *conn) info() ClientInfo {
+	i := ClientInfo{
+		Username: cn.username, Version: cn.version,
+		Carrier: cn.link.Carrier(), Remote: cn.link.RemoteAddr(), TLS: cn.link.TLS(),
+	}
+	if cn.client != nil {
+		i.ClientID = cn.client.id
+	}
+	return i
+}
