@@ -13,6 +13,11 @@ type Attach struct {
 	SessionPresent   bool   // the session existed before
 	AssignedClientID bool   // the server chose the client ID
 	ResponseInfo     string // Response Information, for clients that request it; "": none
+
+	// AuthMethod is the Authentication Method with which the client has proven
+	// who it is, and AuthData the last of that exchange, for CONNACK. Empty: none.
+	AuthMethod string
+	AuthData   []byte
 }
 
 // Attach begins a connection with an acceptable CONNECT. It queues CONNACK, then
@@ -57,6 +62,9 @@ func (s *Session) Attach(now time.Time, c *packet.Connect, a Attach) {
 	// [MQTT-3.1.3-9]: the will of an earlier connection is not sent.
 	s.will = newWill(c.Will)
 
+	if a.AuthMethod != "" {
+		s.auth = &authState{method: a.AuthMethod}
+	}
 	s.connack = s.newConnack(c, a, want, asked.RequestResponseInfo.Or(0) == 1)
 	if !s.fits(s.connack) && s.connack.Properties != nil {
 		s.connack.Properties.ResponseInfo = "" // the only one that the client can do without
@@ -93,6 +101,7 @@ func (s *Session) newConnack(c *packet.Connect, a Attach, want uint32, wantsInfo
 	if wantsInfo {
 		p.ResponseInfo = a.ResponseInfo // [MQTT-3.1.2-28]
 	}
+	p.AuthMethod, p.AuthData = a.AuthMethod, a.AuthData // [MQTT-4.12.0-5], [MQTT-4.12.0-6]
 	ack.Properties = p
 	return ack
 }
@@ -133,7 +142,7 @@ func (s *Session) resume() {
 		s.main.control.push(answer{id: id, kind: packet.PUBREL})
 	}
 	s.answers += len(rels)
-	s.again = s.out.len() - len(rels)
+	s.again = int32(s.out.len() - len(rels))
 	s.held = 0
 }
 
@@ -177,7 +186,7 @@ func (s *Session) drop() {
 		s.bytes -= e.cost()
 	}
 	s.main = lane{qos12: s.main.qos12}
-	s.connack, s.bye, s.data, s.scratch = nil, nil, nil, nil
+	s.connack, s.bye, s.data, s.scratch, s.auth = nil, nil, nil, nil, nil
 	s.aliases = aliasesOut{}
 	s.answers, s.aliasIn, s.inbound, s.held, s.again = 0, 0, 0, 0, 0
 	s.received.carry()

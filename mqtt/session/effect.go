@@ -29,6 +29,10 @@ const (
 	// EffectReset: the client broke the protocol on data stream Stream, which
 	// the session has dropped already. Reset it with Code; the connection lives.
 	EffectReset
+	// EffectAuth: the client takes a step of a re-authentication with Auth. Call
+	// [Session.Authenticated] when it is decided on; there is no other EffectAuth
+	// before.
+	EffectAuth
 )
 
 // An Effect is something that the caller of a [Session] must do. Which fields
@@ -45,6 +49,7 @@ type Effect struct {
 	Subscribe   *packet.Subscribe   // only the filters that the session admits
 	New         []bool              // of each of them: not subscribed to before (for Retain Handling 1, [MQTT-3.3.1-10])
 	Unsubscribe *packet.Unsubscribe // as received
+	Auth        *packet.Auth        // as received
 	Code        packet.ReasonCode   // for the log and the metrics
 	Reason      string              // likewise
 	Link        mqtt.LinkCode

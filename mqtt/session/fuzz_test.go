@@ -75,7 +75,7 @@ func hostile(t *testing.T, d dice, left func() bool) {
 						SessionExpiry: packet.Some(uint32(d(9))), ReceiveMaximum: packet.Some(uint16(1 + d(9))),
 						MaximumPacketSize: packet.Some(uint32(1 + d(100))), TopicAliasMaximum: packet.Some(uint16(d(3))),
 					},
-				}, session.Attach{})
+				}, session.Attach{AuthMethod: "m"})
 			}
 		case 1:
 			fx = s.Detach(fx, now)
@@ -107,6 +107,8 @@ func hostile(t *testing.T, d dice, left func() bool) {
 					s.Subscribed(now, e.Stream, e.PacketID, codes)
 				case session.EffectUnsubscribe:
 					s.Unsubscribed(now, e.Stream, e.PacketID, nil)
+				case session.EffectAuth:
+					fx = s.Authenticated(fx, []packet.ReasonCode{packet.ContinueAuthentication, 0, 0x87}[d(3)], make([]byte, d(90)), "")
 				}
 			}
 		case 5, 6:
@@ -136,7 +138,7 @@ func hostile(t *testing.T, d dice, left func() bool) {
 				if e.PacketID != 0 {
 					open = append(open, e)
 				}
-			case session.EffectSubscribe, session.EffectUnsubscribe:
+			case session.EffectSubscribe, session.EffectUnsubscribe, session.EffectAuth:
 				open = append(open, e)
 			case session.EffectClose:
 				require.False(t, s.Connected())
@@ -185,7 +187,12 @@ func anyPacket(d dice) packet.Packet {
 	case 12:
 		return &packet.Pingreq{}
 	default:
-		if d(4) != 0 {
+		switch d(4) {
+		case 0:
+		case 1:
+			code := []packet.ReasonCode{packet.ReAuthenticate, packet.ReAuthenticate, packet.ContinueAuthentication, packet.Success}[d(4)]
+			return &packet.Auth{Code: code, Properties: &packet.Properties{AuthMethod: []string{"m", "m", "n"}[d(3)]}}
+		default:
 			return &packet.Pingreq{}
 		}
 		return &packet.Disconnect{Code: packet.ReasonCode(4 * d(2)), Properties: &packet.Properties{SessionExpiry: packet.Some(uint32(d(3)))}}

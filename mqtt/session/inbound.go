@@ -50,9 +50,7 @@ func (s *Session) Receive(fx []Effect, now time.Time, stream mqtt.StreamID, p pa
 	case *packet.Connect:
 		return s.fail(fx, now, stream, packet.ProtocolError, "second CONNECT") // [MQTT-3.1.0-2]
 	case *packet.Auth:
-		// Only after a CONNECT with an Authentication Method [MQTT-4.12.0-7],
-		// which no session here begins with.
-		return s.fail(fx, now, stream, packet.ProtocolError, "AUTH without an authentication method")
+		return s.receiveAuth(fx, now, p)
 	}
 	return s.fail(fx, now, stream, packet.ProtocolError, "packet that only servers send")
 }

@@ -80,18 +80,19 @@ type Session struct {
 	bye     *packet.Disconnect
 	aliases aliasesOut
 	held    int // flights that hold a place of quota
-	again   int // flights to be sent again
 	inbound int // PUBLISH packets that hold a place of our Receive Maximum
 	answers int // packets other than PUBLISH that wait in lanes, by weight
 	scratch *scratch
+	auth    *authState // nil: CONNECT named no method
 
 	// Of the session.
 	will     *will
 	out      window
 	received receivedSet
 	subs     map[string]subscription
-	onData   int // subscriptions that deliver on data streams
-	filters  int // bytes of the filters in subs
+	again    int32 // flights to be sent again; of the connection
+	onData   int32 // subscriptions that deliver on data streams
+	filters  int   // bytes of the filters in subs
 	ops      []*operation
 	expired  uint32
 	tooLarge uint32

@@ -197,7 +197,7 @@ func (s *Session) Subscribed(now time.Time, stream mqtt.StreamID, id uint16, gra
 	}
 }
 
-func onData(stream mqtt.StreamID) int {
+func onData(stream mqtt.StreamID) int32 {
 	if stream != mqtt.ControlStream {
 		return 1
 	}
