@@ -54,6 +54,8 @@ type Broker struct {
 	retained retainedStore
 	count    counters
 
+	authHooks, aclHooks hooks
+
 	ctx  context.Context // done when the broker closes at once
 	stop context.CancelFunc
 
@@ -91,6 +93,8 @@ func New(cfg *Config) (*Broker, error) {
 		b.queueHalf = max(n/2, 1)
 	}
 	b.subs.init()
+	b.authHooks.init(&c)
+	b.aclHooks.init(&c)
 	b.retained.init(c.MaxRetained, c.MaxRetainedBytes)
 	b.wheel = timerwheel.New(wheelTick)
 	return b, nil

@@ -16,6 +16,7 @@ import (
 type client struct {
 	b     *Broker
 	id    string
+	owner string           // whom the session belongs to, with Config.Auth: Identity.Username
 	timer timerwheel.Timer // calls tick; armed for the machine's deadline or earlier
 
 	// subscribing is held while a SUBSCRIBE or UNSUBSCRIBE is carried out, so

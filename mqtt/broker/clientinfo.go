@@ -12,7 +12,7 @@ import (
 // broker does not change it later.
 type ClientInfo struct {
 	ClientID string
-	Username string         // of CONNECT
+	Username string         // as proven to Config.Auth; without one, that of CONNECT
 	Version  packet.Version // of the protocol
 	Carrier  mqtt.Carrier
 	Remote   net.Addr // at this moment: QUIC's clients may move; nil if the carrier has none
@@ -23,12 +23,8 @@ type ClientInfo struct {
 
 // info describes cn's client.
 func (cn *conn) info() ClientInfo {
-	i := ClientInfo{
-		Username: cn.username, Version: cn.version,
+	return ClientInfo{
+		ClientID: cn.id, Username: cn.username, Version: cn.version,
 		Carrier: cn.link.Carrier(), Remote: cn.link.RemoteAddr(), TLS: cn.link.TLS(),
 	}
-	if cn.client != nil {
-		i.ClientID = cn.client.id
-	}
-	return i
 }

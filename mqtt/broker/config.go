@@ -16,6 +16,22 @@ type Config struct {
 	// Nil discards.
 	Logger *slog.Logger
 
+	// Auth decides who a client is; nil: everyone is whom it says. With it, a
+	// session belongs to the user who began it: others are refused its client
+	// identifier while it lives.
+	Auth Authenticator
+
+	// ACL decides what a client may publish and subscribe to; nil: everything.
+	ACL Authorizer
+
+	// HookTimeout bounds one call of Auth or ACL: 5 s.
+	HookTimeout time.Duration
+
+	// MaxHooks bounds the calls of Auth and, apart from them, of ACL that are
+	// going on at the same time, those that were given up included: 64. Calls
+	// above it wait, within HookTimeout.
+	MaxHooks int
+
 	// Limits bound what one session may hold.
 	Limits session.Limits
 
@@ -63,6 +79,8 @@ const (
 	defaultDrainTimeout     = time.Second
 	defaultStallTimeout     = time.Second
 	defaultHoldTimeout      = 5 * time.Second
+	defaultHookTimeout      = 5 * time.Second
+	defaultMaxHooks         = 64
 
 	// The machine announces its own default; the reader must refuse by the
 	// same number before it keeps a packet's body.
@@ -88,6 +106,12 @@ func (cfg *Config) complete() (Config, error) {
 	if c.MaxRetainedBytes == 0 {
 		c.MaxRetainedBytes = defaultMaxRetainedBytes
 	}
+	if c.MaxHooks == 0 {
+		c.MaxHooks = defaultMaxHooks
+	}
+	if c.MaxHooks < 0 {
+		return c, fmt.Errorf("broker: MaxHooks %d: negative", c.MaxHooks)
+	}
 	if c.MaxConns < 0 || c.MaxSessions < 0 {
 		return c, fmt.Errorf("broker: MaxConns %d, MaxSessions %d: a limit cannot be negative", c.MaxConns, c.MaxSessions)
 	}
@@ -100,6 +124,7 @@ func (cfg *Config) complete() (Config, error) {
 		{"DrainTimeout", &c.DrainTimeout, defaultDrainTimeout},
 		{"StallTimeout", &c.StallTimeout, defaultStallTimeout},
 		{"HoldTimeout", &c.HoldTimeout, defaultHoldTimeout},
+		{"HookTimeout", &c.HookTimeout, defaultHookTimeout},
 	} {
 		if *d.v < 0 {
 			return c, fmt.Errorf("broker: %s %v: negative", d.name, *d.v)

@@ -28,7 +28,11 @@ type conn struct {
 
 	client     *client        // set by connect before any other goroutine sees the conn
 	version    packet.Version // likewise
+	id         string         // likewise; the client identifier, assigned if CONNECT has none
+	assigned   bool           // likewise
 	username   string         // likewise
+	standing   *standing      // likewise; nil: without an Authenticator
+	revoked    []string       // likewise: filters that the client may no longer subscribe to
 	keepAlive  time.Duration  // likewise: how long the client may be silent; 0: for ever
 	in         inlet
 	out        outlet
@@ -239,6 +243,9 @@ func (in *inlet) read() {
 // if the stream is to be read no further.
 func (in *inlet) receive(c *client, p packet.Packet, t packet.Type) bool {
 	cn, src := in.cn, &in.src
+	if s, ok := p.(*packet.Subscribe); ok {
+		src.authorizeSubscribe(s)
+	}
 	if t == packet.SUBSCRIBE || t == packet.UNSUBSCRIBE {
 		c.subscribing.Lock()
 		defer c.subscribing.Unlock()
@@ -374,6 +381,11 @@ func (cn *conn) end(now time.Time, code packet.ReasonCode, reason string, link m
 // finish ends the link and everything that belongs to it.
 func (cn *conn) finish() {
 	cn.timer.Stop()
+	defer func() { // after the last that might set it
+		if cn.standing != nil {
+			cn.standing.expiry.Stop()
+		}
+	}()
 	cn.link.CloseWithCode(mqtt.LinkCode(cn.linkCode.Load()))
 	if cn.in.reader != nil {
 		cn.in.reader.Release()

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -46,16 +47,19 @@ func (cn *conn) begin(room int) bool {
 		cn.refuseError(err)
 		return false
 	}
-	switch {
-	case room != roomForOne:
+	if room != roomForOne {
 		cn.linkCode.Store(uint64(mqtt.LinkOverloaded))
 		cn.refuse(p.Version, &packet.Connack{Code: packet.ServerBusy}, p.ClientID, "too many connections")
 		return false
-	case p.Properties != nil && p.Properties.AuthMethod != "":
-		// [MQTT-4.12.0-1]
-		cn.refuse(p.Version, &packet.Connack{Code: packet.BadAuthenticationMethod}, p.ClientID, "no authentication method is supported")
+	}
+	if cn.id = p.ClientID; cn.id == "" {
+		cn.id, cn.assigned = rand.Text(), true // 130 random bits [MQTT-3.1.3-6]
+	}
+	cn.version = p.Version
+	if !cn.authenticate(p) || !cn.recheck(p) {
 		return false
 	}
+	cn.in.src.now = time.Now()
 	return cn.attach(p)
 }
 
@@ -76,6 +80,9 @@ func (in *inlet) readConnect() (*packet.Connect, error) {
 	in.tell()
 	if h.Type != packet.CONNECT {
 		return nil, &packet.Error{Code: packet.ProtocolError, Reason: h.Type.String() + " before CONNECT"}
+	}
+	if in.cn.b.cfg.Auth != nil {
+		body = bytes.Clone(body) // an exchange reads on before the CONNECT is done with
 	}
 	p, err := packet.Decode(h, body, 0)
 	if err != nil {
@@ -144,11 +151,7 @@ func (cn *conn) refuse(v packet.Version, ack *packet.Connack, id, reason string)
 func (cn *conn) attach(p *packet.Connect) bool {
 	b := cn.b
 	now := cn.in.src.now
-	id, assigned := p.ClientID, false
-	if id == "" {
-		id, assigned = rand.Text(), true // 130 random bits [MQTT-3.1.3-6]
-	}
-	cn.version, cn.username = p.Version, p.Username.Or("")
+	id := cn.id
 	cn.keepAlive = b.keepAlive(p)
 	cn.timer.Stop() // CONNECT is here; from now on it times the end
 
@@ -159,6 +162,12 @@ func (cn *conn) attach(p *packet.Connect) bool {
 		return false
 	}
 	old := b.sessions[id]
+	if old != nil && !cn.owns(old) {
+		b.mu.Unlock()
+		b.count.denied.Add(1)
+		cn.refuse(p.Version, &packet.Connack{Code: packet.NotAuthorized}, id, "the client identifier has a session of another user")
+		return false
+	}
 	c, fx := cn.takeover(old, p.CleanStart, now)
 	present := c != nil
 	if c == nil {
@@ -168,6 +177,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 			return false
 		}
 		c = b.newClient(id)
+		c.owner = cn.username
 		c.mu.Lock()
 		b.sessions[id] = c
 	}
@@ -175,7 +185,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	cn.client = c
 	c.conn = cn
 	c.progressed(now)
-	c.s.Attach(now, p, session.Attach{SessionPresent: present, AssignedClientID: assigned})
+	c.s.Attach(now, p, cn.how(present))
 	c.rearm()
 	c.kick(now)
 	c.mu.Unlock()
@@ -183,6 +193,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	if old != nil {
 		old.settle(now)
 	}
+	b.revoke(c, cn.revoked)
 
 	idle := noIdleTimeout
 	if cn.keepAlive != 0 {
@@ -198,6 +209,16 @@ func (cn *conn) attach(p *packet.Connect) bool {
 		go cn.acceptStreams() // until the link ends, which finish waits for
 	}
 	return true
+}
+
+// how says how the connection begins.
+func (cn *conn) how(present bool) session.Attach {
+	a := session.Attach{SessionPresent: present, AssignedClientID: cn.assigned}
+	if cn.standing != nil {
+		a.AuthMethod, a.AuthData = cn.standing.method, cn.standing.data
+		cn.standing.data = nil
+	}
+	return a
 }
 
 // keepAlive returns how long the client may be silent, as the machine reckons.

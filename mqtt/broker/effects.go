@@ -14,7 +14,10 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 		switch e.Kind {
 		case session.EffectRoute:
 			src.ack, src.owed = target{c, e.Stream, e.PacketID}, nil
-			code := b.route(src, e.Message)
+			code := packet.NotAuthorized
+			if src.mayPublish(e.Message.Publish.Topic) {
+				code = b.route(src, e.Message)
+			}
 			if code == packet.QuotaExceeded {
 				src.retainRefused(c)
 			}
@@ -55,6 +58,8 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 			if cn != nil {
 				cn.resetStream(e.Stream, e.Code, e.Reason)
 			}
+		case session.EffectAuth:
+			b.reauthenticate(c, e.Auth)
 		case session.EffectEnd:
 			b.forget(c)
 		}
@@ -68,7 +73,11 @@ func (b *Broker) subscribe(src *source, c *client, e *session.Effect) {
 	if p.Properties != nil && len(p.Properties.SubscriptionIDs) > 0 {
 		id = p.Properties.SubscriptionIDs[0]
 	}
-	for _, s := range p.Subscriptions {
+	granted := src.granted(p)
+	for i, s := range p.Subscriptions {
+		if granted != nil && granted[i].Failed() {
+			continue
+		}
 		b.subs.tree.Subscribe(s.Filter, c, subscription{
 			stream: e.Stream, id: id, qos: s.QoS, noLocal: s.NoLocal, asPublished: s.RetainAsPublished,
 		})
@@ -82,12 +91,12 @@ func (b *Broker) subscribe(src *source, c *client, e *session.Effect) {
 		}
 		return
 	}
-	c.s.Subscribed(src.now, e.Stream, p.PacketID, nil)
+	c.s.Subscribed(src.now, e.Stream, p.PacketID, granted)
 	src.touch(c)
 	c.mu.Unlock()
 	for i, s := range p.Subscriptions {
 		// [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
-		if s.RetainHandling == 2 || s.RetainHandling == 1 && !e.New[i] {
+		if granted != nil && granted[i].Failed() || s.RetainHandling == 2 || s.RetainHandling == 1 && !e.New[i] {
 			continue
 		}
 		b.sendRetained(src, c, s, id, e.Stream)

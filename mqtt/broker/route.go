@@ -42,6 +42,9 @@ type source struct {
 
 	saidFull bool // the log knows that the retained store refused its message
 
+	decisions *decisions          // of the Authorizer, about publishing; nil: none yet
+	denied    map[string]struct{} // filters of the SUBSCRIBE at hand that are not allowed
+
 	ack  target // of the message at hand
 	owed *owed  // its acknowledgement, if a spill has the message
 

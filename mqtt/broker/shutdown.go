@@ -49,6 +49,8 @@ func (b *Broker) Close() error {
 	}
 	b.running.Wait()
 	b.endOnce.Do(func() {
+		b.authHooks.wait(b.cfg.DrainTimeout)
+		b.aclHooks.wait(b.cfg.DrainTimeout)
 		b.wheel.Close()
 		close(b.ended)
 	})

@@ -21,6 +21,10 @@ type Stats struct {
 	BytesIn     uint64            `json:"bytes_in"` // of whole packets
 	BytesOut    uint64            `json:"bytes_out"`
 
+	Denied        uint64 `json:"denied"`         // connections and re-authentications that the Authenticator refused
+	DeniedFilters uint64 `json:"denied_filters"` // subscriptions that the Authorizer refused or revoked
+	HooksFailed   uint64 `json:"hooks_failed"`   // calls of an Authenticator or Authorizer that failed, panicked or took too long
+
 	// Dropped counts messages that did not reach a subscriber, by reason:
 	// DropQueueFull and the others.
 	Dropped map[string]uint64 `json:"dropped"`
@@ -49,6 +53,7 @@ const (
 	DropQueueFull = "queue_full" // the subscriber's queue was full and the subscriber stalled
 	DropIgnored   = "ignored"    // offline and QoS 0, expired, or larger than the subscriber accepts
 	DropRetained  = "retained"   // the retained store was full: refused as a whole
+	DropDenied    = "denied"     // the publisher was not allowed to publish to its topic
 	DropNoMember  = "no_member"  // no member of a shared subscription could take it
 )
 
@@ -83,6 +88,10 @@ type counters struct {
 	dropIgnored   atomic.Uint64
 	dropRetained  atomic.Uint64
 	dropNoMember  atomic.Uint64
+	dropDenied    atomic.Uint64
+	denied        atomic.Uint64
+	deniedFilters atomic.Uint64
+	hookFailed    atomic.Uint64
 	pushedBack    atomic.Uint64
 	pushedBackFor atomic.Int64
 	stalled       atomic.Uint64
@@ -134,12 +143,14 @@ func (b *Broker) Stats() Stats {
 		Refused:     c.refused.Load(),
 		PacketsIn:   make(map[string]uint64, len(typeNames)),
 		PacketsOut:  make(map[string]uint64, len(typeNames)),
-		BytesIn:     c.in.bytes.Load(),
-		BytesOut:    c.out.bytes.Load(),
+		Denied:      c.denied.Load(), DeniedFilters: c.deniedFilters.Load(), HooksFailed: c.hookFailed.Load(),
+		BytesIn:  c.in.bytes.Load(),
+		BytesOut: c.out.bytes.Load(),
 		Dropped: map[string]uint64{
 			DropQueueFull: c.dropQueueFull.Load(),
 			DropIgnored:   c.dropIgnored.Load(),
 			DropRetained:  c.dropRetained.Load(),
+			DropDenied:    c.dropDenied.Load(),
 			DropNoMember:  c.dropNoMember.Load(),
 		},
 		PushedBack:    c.pushedBack.Load(),
