@@ -57,6 +57,8 @@ type connectFlags struct {
 	caFile, certFile, keyFile string
 	serverName                string
 	insecure                  bool
+
+	queueFlags
 }
 
 func (f *connectFlags) bind(fs *pflag.FlagSet) {
@@ -76,6 +78,7 @@ func (f *connectFlags) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&f.keyFile, "key", "", "PEM file with its private key")
 	fs.StringVar(&f.serverName, "servername", "", "name to expect in the broker's certificate (default the URL's host)")
 	fs.BoolVar(&f.insecure, "insecure", false, "do not verify the broker's certificate: anyone may then read and change what is sent")
+	f.queueFlags.bind(fs)
 }
 
 // config returns the client's configuration for url.
@@ -125,7 +128,7 @@ func (f *connectFlags) config(cmd *cobra.Command, url string) (*client.Config, e
 	if f.willTopic != "" {
 		cfg.Will = &packet.Will{Topic: f.willTopic, Payload: []byte(f.willPayload), QoS: packet.QoS(f.willQoS), Retain: f.willRetain}
 	}
-	return cfg, nil
+	return cfg, f.queueFlags.apply(cfg)
 }
 
 // dialers are for all carriers beyond TCP and TLS.

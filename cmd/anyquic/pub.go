@@ -41,7 +41,8 @@ func newPub() *cobra.Command {
 		Example: `  anyquic mqtt pub mqtt://localhost -t sensors/1/temp -m 21.5
   anyquic mqtt pub mqtt+quic://localhost --insecure -t a -q 1 -r -m kept
   anyquic mqtt pub wss+h3://localhost:8443 --insecure -t a -m 'over HTTP/3'
-  seq 1000 | anyquic mqtt pub mqtts://broker.example --cafile ca.pem -t n -q 2 -l`,
+  seq 1000 | anyquic mqtt pub mqtts://broker.example --cafile ca.pem -t n -q 2 -l
+  anyquic mqtt pub mqtt://broker.example -i meter -t meter/1 -q 1 -m 42 --queue meter.queue`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
@@ -58,6 +59,7 @@ func newPub() *cobra.Command {
 	fs.IntVar(&f.repeat, "repeat", 1, "how often to publish the message")
 	fs.DurationVar(&f.repeatDelay, "repeat-delay", 0, "time between repetitions")
 	f.connectFlags.bind(fs)
+	f.queueFlags.bindWait(fs)
 	return cmd
 }
 
@@ -81,6 +83,10 @@ func (f *pubFlags) run(cmd *cobra.Command, url string) error {
 	if err != nil {
 		return err
 	}
+	p := &packet.Publish{Topic: f.topic, QoS: qos, Retain: f.retain, Payload: payload}
+	if f.queueFlags.file != "" {
+		return f.queue(cmd, cfg, p)
+	}
 	cfg.Reconnect.MaxAttempts = 3 // a command says that it failed, rather than wait for ever
 	c, err := client.Dial(ctx, cfg)
 	if err != nil {
@@ -88,7 +94,6 @@ func (f *pubFlags) run(cmd *cobra.Command, url string) error {
 	}
 	defer c.Close()
 
-	p := &packet.Publish{Topic: f.topic, QoS: qos, Retain: f.retain, Payload: payload}
 	if f.lines {
 		err = publishLines(ctx, c, p, cmd.InOrStdin())
 	} else {
@@ -139,10 +144,8 @@ func readMessage(r io.Reader) ([]byte, error) {
 func (f *pubFlags) publish(ctx context.Context, c *client.Client, p *packet.Publish) error {
 	for i := range f.repeat {
 		if i > 0 && f.repeatDelay > 0 {
-			select {
-			case <-time.After(f.repeatDelay):
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := pause(ctx, f.repeatDelay); err != nil {
+				return err
 			}
 		}
 		if _, err := c.Publish(ctx, p); err != nil {

@@ -27,6 +27,7 @@ type Client struct {
 	dispatch  *dispatcher
 	routes    atomic.Pointer[routes]
 	requester requester
+	store     *store       // nil: the queue is in memory
 	calls     atomic.Int64 // calls that wait for the server
 
 	ctx      context.Context // done when the Client ends, or Disconnect or Close are called
@@ -62,12 +63,12 @@ const outMax = 64 << 10
 type Stats struct {
 	MessagesSent     uint64 // PUBLISH packets, QoS 1 and 2 as often as they were sent
 	MessagesReceived uint64 // PUBLISH packets
-	MessagesLost     uint64 // QoS 0 messages in the outgoing buffer of a connection that was lost
+	MessagesLost     uint64 // QoS 0 messages in the outgoing buffer of a connection that was lost, or dropped from a full queue
 	MessagesDropped  uint64 // QoS 0 messages that arrived while a handler waited for the server, for long
 	BytesSent        uint64
 	BytesReceived    uint64 // of complete packets
 	Connections      uint64 // that the server accepted
-	Inflight         int    // QoS 1 and 2 messages that are not acknowledged, sent or not
+	Inflight         int    // messages that are not acknowledged, sent or not, and those with QoS 0 in the queue
 	QueueBytes       int    // what they cost
 }
 
@@ -81,13 +82,33 @@ func Dial(ctx context.Context, cfg *Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cn, err := c.connect(ctx, true)
+	cn, err := c.connect(ctx)
+	if err != nil {
+		c.leave()
+		c.keepQueue()
+		return nil, err
+	}
+	c.start(cn)
+	return c, nil
+}
+
+// New returns a Client that connects in the background, and makes attempts as after
+// the loss of a connection, the first at once. What is published and subscribed to
+// meanwhile waits for the server, as [Queue] says. The errors are those of cfg and
+// of its Queue's file; why an attempt failed is in the log, and why the Client gave
+// up in [Client.Err].
+func New(cfg *Config) (*Client, error) {
+	c, err := newClient(cfg)
 	if err != nil {
 		return nil, err
 	}
+	c.start(nil)
+	return c, nil
+}
+
+func (c *Client) start(cn *conn) {
 	go c.dispatch.run() // ends with close, which supervise calls
 	go c.supervise(cn)  // ends with Disconnect, Close, or when it gives up
-	return c, nil
 }
 
 func newClient(cfg *Config) (*Client, error) {
@@ -118,6 +139,12 @@ func newClient(cfg *Config) (*Client, error) {
 	c.dispatch = newDispatcher(c)
 	c.requester.setup = make(chan struct{}, 1)
 	c.requester.waiting = make(map[uint64]chan *packet.Publish)
+	if c.cfg.Queue.File != "" {
+		if err := c.openStore(); err != nil {
+			c.leave()
+			return nil, err
+		}
+	}
 	return c, nil
 }
 
@@ -155,7 +182,10 @@ func (c *Client) setDefaults() error {
 	case cfg.Reconnect.Min < 0 || cfg.Reconnect.Max < cfg.Reconnect.Min:
 		return errors.New("client: Config.Reconnect needs 0 < Min <= Max")
 	}
-	var err error
+	err := cfg.Queue.check()
+	if err != nil {
+		return err
+	}
 	if cfg.KeepAlive, err = wholeSeconds("KeepAlive", max(cfg.KeepAlive, 0), math.MaxUint16); err != nil {
 		return err
 	}

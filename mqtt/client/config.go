@@ -132,9 +132,14 @@ type Config struct {
 	// acknowledged, below what the server allows. Default 1024.
 	InflightMax int
 
-	// QueueBytes bounds the QoS 1 and 2 messages that are not acknowledged, in
-	// bytes. Publishing waits when they are more. Default 4 MiB.
+	// QueueBytes bounds the QoS 1 and 2 messages that are not acknowledged, and
+	// those with QoS 0 in the queue, in bytes; a file is at most twice as large
+	// and 1 MiB more. Default 4 MiB.
 	QueueBytes int
+
+	// Queue says what becomes of messages that cannot be sent at once, and where
+	// they are kept.
+	Queue Queue
 
 	// Logger gets connections, their loss and what the client tolerates. If
 	// nil nothing is logged.

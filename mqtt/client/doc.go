@@ -1,8 +1,8 @@
 // Package client is an MQTT client for versions 3.1, 3.1.1 and 5, the same over
 // TCP, TLS, QUIC, WebSocket and WebTransport.
 //
-//	Dial -> Client -> Publish, PublishAsync, Subscribe, Unsubscribe, Request
-//	        Client -> Disconnect (what is in flight ends first) or Close (at once)
+//	Dial, New -> Client -> Publish, PublishAsync, Subscribe, Unsubscribe, Request
+//	             Client -> Disconnect (what is in flight ends first) or Close (at once)
 //
 // A [Client] stays the same when its network connection is lost: it connects
 // again, with a growing delay, resumes the session or makes a new one, and goes
@@ -13,7 +13,8 @@
 //
 // A message with QoS 0 is sent at most once. It is handed over when its bytes
 // are in the outgoing buffer; if the connection is lost before they are
-// written, it is gone. While there is no connection, publishing waits.
+// written, it is gone. While there is no connection, publishing waits, or puts it
+// into the queue, if [Queue] says so.
 //
 // A message with QoS 1 or 2 belongs to the session. While the server keeps the
 // session, it arrives at least once and exactly once. If the server has lost the
@@ -21,7 +22,11 @@
 // acknowledged is published again as a new one, so that it arrives at least once;
 // a QoS 2 message that the server had accepted already (PUBREC) ends with a
 // [*PublishError] instead, for the server alone knows what became of it.
-// The session is in memory: it does not outlive the Client.
+// The session is in memory and ends with the Client, or in a file, from which the
+// next one goes on with it: see [Queue].
+//
+// A [*PublishError] says what became of a message: it matches [ErrNotSent],
+// [ErrMaybeSent], [ErrRefused] or [ErrKept]. docs/mqtt-client.md has the table.
 //
 // Subscriptions are made again if the server has lost them.
 //

@@ -91,6 +91,11 @@ const (
 	MaybeSent
 	// Refused means that the server refused the message, with Code.
 	Refused
+	// Kept means that the message is in the queue's file, sent before or not. A
+	// Client that is made with that file sends it.
+	Kept
+	// Acknowledged means that the server has the message. No error says so.
+	Acknowledged
 )
 
 func (s PublishState) String() string {
@@ -101,6 +106,10 @@ func (s PublishState) String() string {
 		return "maybe sent"
 	case Refused:
 		return "refused by the server"
+	case Kept:
+		return "kept in the queue's file"
+	case Acknowledged:
+		return "acknowledged"
 	}
 	return fmt.Sprintf("PublishState(%d)", uint8(s))
 }
@@ -127,6 +136,30 @@ func (e *PublishError) Error() string {
 }
 
 func (e *PublishError) Unwrap() error { return e.Err }
+
+// Is reports whether target is the error of e's State.
+func (e *PublishError) Is(target error) bool {
+	switch target {
+	case ErrNotSent:
+		return e.State == NotSent
+	case ErrMaybeSent:
+		return e.State == MaybeSent
+	case ErrRefused:
+		return e.State == Refused
+	case ErrKept:
+		return e.State == Kept
+	}
+	return false
+}
+
+// What a [*PublishError] matches, by its State. A message that is not valid matches
+// none of them; [StateOf] knows it too.
+var (
+	ErrNotSent   = errors.New("client: not sent")
+	ErrMaybeSent = errors.New("client: maybe sent")
+	ErrRefused   = errors.New("client: refused by the server")
+	ErrKept      = errors.New("client: kept in the queue's file")
+)
 
 // A SubscribeError is a subscription, or the end of one, that was refused: by the
 // server or, before anything was sent, because the server announced that it
@@ -177,4 +210,19 @@ func describe(code packet.ReasonCode, reason, server string) string {
 		s += ": use " + server
 	}
 	return s
+}
+
+// StateOf says what became of a message from the error of its Publish, PublishAsync
+// or done function. Nil is [Acknowledged]; for a message with QoS 0 that means that
+// it was handed over. An error that is no [*PublishError] is about a message that is
+// not valid, which was not sent.
+func StateOf(err error) PublishState {
+	var e *PublishError
+	switch {
+	case err == nil:
+		return Acknowledged
+	case errors.As(err, &e):
+		return e.State
+	}
+	return NotSent
 }

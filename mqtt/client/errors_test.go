@@ -32,6 +32,18 @@ func TestErrorsSayWhatHappened(t *testing.T) {
 	} {
 		require.EqualError(t, tc.err, tc.want)
 	}
+	for state, want := range map[PublishState]error{NotSent: ErrNotSent, MaybeSent: ErrMaybeSent, Refused: ErrRefused, Kept: ErrKept} {
+		err := fmt.Errorf("wrapped: %w", &PublishError{State: state, Err: io.EOF})
+		require.Equal(t, state, StateOf(err))
+		require.ErrorIs(t, err, io.EOF)
+		for _, e := range []error{ErrNotSent, ErrMaybeSent, ErrRefused, ErrKept} {
+			require.Equal(t, e == want, errors.Is(err, e), "%v is %v", err, e)
+		}
+	}
+	require.Equal(t, Acknowledged, StateOf(nil))
+	require.Equal(t, "acknowledged", Acknowledged.String())
+	require.Equal(t, "kept in the queue's file", Kept.String())
+	require.Equal(t, NotSent, StateOf(&packet.Error{}), "a message that is not valid")
 	require.Equal(t, "PublishState(9)", PublishState(9).String())
 	require.ErrorIs(t, ErrClosed, net.ErrClosed)
 	require.ErrorIs(t, &DisconnectError{}, net.ErrClosed)

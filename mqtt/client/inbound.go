@@ -117,6 +117,7 @@ func (m *machine) delivered(epoch, session uint64, stream mqtt.StreamID, qos pac
 	}
 	r.delivered = true
 	m.received[key] = r
+	m.log.received(key)
 	if m.connected && r.owed == m.epoch {
 		m.sendAck(stream, packet.PUBREC, id, 0)
 	}
@@ -134,6 +135,7 @@ func (m *machine) receivePubrel(stream mqtt.StreamID, a *packet.Ack) error {
 		return &ProtocolError{packet.ProtocolError, "PUBREL before PUBREC"}
 	default:
 		delete(m.received, key)
+		m.log.forgot(key)
 		m.sendAck(stream, packet.PUBCOMP, a.PacketID, 0)
 	}
 	return nil

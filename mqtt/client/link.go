@@ -34,7 +34,7 @@ type conn struct {
 const lingerTimeout = time.Second
 
 // connect makes one attempt to connect.
-func (c *Client) connect(ctx context.Context, first bool) (*conn, error) {
+func (c *Client) connect(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
 	defer cancel()
 	link, err := c.openLink(ctx)
@@ -42,12 +42,12 @@ func (c *Client) connect(ctx context.Context, first bool) (*conn, error) {
 		return nil, &ConnectionError{"dial", orContext(ctx, err)}
 	}
 	interrupt := context.AfterFunc(ctx, func() { _ = link.CloseWithCode(mqtt.LinkNormal) })
-	cn, ack, err := c.handshake(ctx, link, first)
+	cn, ack, err := c.handshake(ctx, link)
 	if !interrupt() && err == nil {
 		err = ctx.Err()
 	}
 	if err == nil {
-		err = c.attach(cn, ack, first)
+		err = c.attach(cn, ack)
 	}
 	if err == nil {
 		if keepAlive := c.keepAlive(); keepAlive > 0 {
@@ -77,7 +77,7 @@ func orContext(ctx context.Context, err error) error {
 }
 
 // handshake sends CONNECT and waits for CONNACK.
-func (c *Client) handshake(ctx context.Context, link mqtt.Link, first bool) (*conn, *packet.Connack, error) {
+func (c *Client) handshake(ctx context.Context, link mqtt.Link) (*conn, *packet.Connack, error) {
 	// CONNECT has credentials: it waits until the server is known and is
 	// never part of early data, which could be replayed.
 	if err := link.Handshake(ctx); err != nil {
@@ -88,7 +88,7 @@ func (c *Client) handshake(ctx context.Context, link mqtt.Link, first bool) (*co
 		return nil, nil, err
 	}
 	c.mu.Lock()
-	p := c.connectPacket(first)
+	p := c.connectPacket(c.m.epoch == 0)
 	c.mu.Unlock()
 	b, err := p.Append(nil, c.cfg.Version)
 	if err != nil {
@@ -147,13 +147,16 @@ func violationBy(err error) error {
 }
 
 // attach makes cn the connection of the Client.
-func (c *Client) attach(cn *conn, ack *packet.Connack, first bool) error {
+func (c *Client) attach(cn *conn, ack *packet.Connack) error {
 	c.mu.Lock()
 	defer c.unlock()
 	if ack.Properties != nil && ack.Properties.AssignedClientID != "" {
 		c.clientID = ack.Properties.AssignedClientID
 	}
-	if err := c.m.attach(time.Now(), ack, c.cleanStart(first)); err != nil {
+	if c.m.log != nil {
+		c.m.log.clientID = c.clientID
+	}
+	if err := c.m.attach(time.Now(), ack, c.cleanStart(c.m.epoch == 0)); err != nil {
 		return err
 	}
 	c.connack = ack
@@ -209,6 +212,9 @@ func (c *Client) flush() {
 		}
 		if o.flight != nil {
 			c.stats.MessagesSent++
+			if o.flight.qos == packet.AtMostOnce {
+				c.outQoS0++
+			}
 		}
 		c.out = out
 	}

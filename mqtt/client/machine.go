@@ -42,6 +42,9 @@ type machine struct {
 	keepAlive
 
 	completed []completion
+
+	log  *sessionLog  // nil: nothing is kept
+	kept PublishState // what becomes of a message that the client's end leaves behind; 0: its fate
 }
 
 // machineConfig is what the machine needs of a Config.
@@ -130,6 +133,9 @@ func (m *machine) attach(now time.Time, c *packet.Connack, cleanStart bool) erro
 		m.session++
 		m.loseInbound()
 		m.loseOutbound()
+		m.log.session()
+	} else if m.log != nil && !m.log.known {
+		m.log.session()
 	}
 	m.resumeRequests(!c.SessionPresent)
 	if !c.SessionPresent {
@@ -271,7 +277,15 @@ func (m *machine) idle() bool { return m.outbound.first == nil && m.requests.non
 // abandonAll completes everything with err, which says why the client ends.
 func (m *machine) abandonAll(err error) {
 	for f := m.outbound.first; f != nil; f = m.outbound.first {
-		m.finish(f, Result{}, &PublishError{State: f.fate(), Err: err})
+		m.finish(f, Result{}, &PublishError{State: m.fateOf(f), Err: err})
 	}
 	m.failRequests(err)
+}
+
+// fateOf says what to report of f if the client ends or nobody waits any more.
+func (m *machine) fateOf(f *flight) PublishState {
+	if m.kept != 0 {
+		return m.kept
+	}
+	return f.fate()
 }

@@ -8,12 +8,14 @@ import (
 // flightOverhead is what a flight costs beside its packet, bytes.
 const flightOverhead = 192
 
-// A flight is a message with QoS 1 or 2 on its way to the server.
+// A flight is a message on its way to the server: one with QoS 1 or 2, or one with
+// QoS 0 that was published while there was no connection.
 type flight struct {
 	prev, next *flight
 
 	wire []byte // the PUBLISH, encoded without DUP and without a valid packet identifier
-	idAt int    // where in wire the packet identifier belongs
+	idAt int    // where in wire the packet identifier belongs, unless qos is 0
+	seq  uint64 // names it in the session log; 0: there is none
 	qos  packet.QoS
 
 	id        uint16 // 0: none yet
@@ -33,9 +35,12 @@ type outcome struct {
 	err    error
 }
 
-// newFlight encodes p, which needs QoS 1 or 2.
+// newFlight encodes p.
 func newFlight(p *packet.Publish, v packet.Version) (*flight, error) {
-	h := packet.PublishHeader{PacketID: 1, QoS: p.QoS, Retain: p.Retain}
+	h := packet.PublishHeader{QoS: p.QoS, Retain: p.Retain}
+	if p.QoS > packet.AtMostOnce {
+		h.PacketID = 1
+	}
 	wire, err := packet.AppendPublish(make([]byte, 0, packet.PublishSize(v, p, h)), v, p, h)
 	if err != nil {
 		return nil, err
@@ -67,7 +72,9 @@ func (f *flight) fate() PublishState {
 func (f *flight) append(dst []byte, dup bool) []byte {
 	at := len(dst)
 	dst = append(dst, f.wire...)
-	dst[at+f.idAt], dst[at+f.idAt+1] = byte(f.id>>8), byte(f.id)
+	if f.qos > packet.AtMostOnce {
+		dst[at+f.idAt], dst[at+f.idAt+1] = byte(f.id>>8), byte(f.id)
+	}
 	if dup {
 		dst[at] |= flagDup
 	}
@@ -83,9 +90,10 @@ type outbound struct {
 	released    *flight // the last one that is
 	cursor      *flight // the first one not sent on this connection; nil: all are
 	byID        map[uint16]*flight
-	inFlight    int // sent on this connection and not acknowledged
-	flights     int // all of them
-	queued      int // bytes of all flights
+	inFlight    int       // sent on this connection and not acknowledged
+	flights     int       // all of them
+	queued      int       // bytes of all flights
+	zeros       []*flight // those with QoS 0, the oldest first
 
 	aliasMax   uint16            // topic aliases we may use on this connection
 	aliasesOut map[string]uint16 // of this connection
@@ -102,18 +110,8 @@ func (m *machine) submit(f *flight) error {
 			return &PublishError{State: NotSent, Code: code}
 		}
 	}
-	f.prev = m.outbound.last
-	if f.prev == nil {
-		m.outbound.first = f
-	} else {
-		f.prev.next = f
-	}
-	m.outbound.last = f
-	if m.cursor == nil {
-		m.cursor = f
-	}
-	m.flights++
-	m.queued += f.cost()
+	m.log.put(f)
+	m.enqueue(f)
 	return nil
 }
 
@@ -141,18 +139,24 @@ func (m *machine) nextFlight() (outgoing, bool) {
 			m.inFlight++
 			return outgoing{stream: mqtt.ControlStream, kind: packet.PUBREL, id: f.id}, true
 		}
-		if m.inFlight >= m.window() {
+		if f.qos > packet.AtMostOnce && m.inFlight >= m.window() {
 			break
 		}
 		if code := m.refusal(f.qos, f.retain(), len(f.wire)); code != 0 {
 			m.finish(f, Result{}, &PublishError{State: f.fate(), Code: code})
 			continue
 		}
+		if f.qos == packet.AtMostOnce {
+			f.seen = true
+			m.finish(f, Result{}, nil)
+			return outgoing{stream: mqtt.ControlStream, kind: packet.PUBLISH, flight: f}, true
+		}
 		if f.id == 0 {
 			if f.id = m.newID(); f.id == 0 {
 				break
 			}
 			m.outbound.byID[f.id] = f
+			m.log.sent(f)
 		}
 		m.cursor = f.next
 		// [MQTT-3.3.1-1]: DUP marks what is sent again within a session.
@@ -173,6 +177,10 @@ func (m *machine) finish(f *flight, r Result, err error) {
 		m.outbound.released = f.prev
 	}
 	m.unlink(f)
+	if f.qos == packet.AtMostOnce {
+		m.outbound.finishZero()
+	}
+	m.log.done(f)
 	if f.id != 0 {
 		delete(m.outbound.byID, f.id)
 	}
@@ -231,7 +239,7 @@ func (m *machine) giveUp(f *flight) PublishState {
 	if f.id == 0 {
 		m.finish(f, Result{}, nil)
 	}
-	return f.fate()
+	return m.fateOf(f)
 }
 
 func (m *machine) receivePuback(a *packet.Ack) error {
@@ -266,6 +274,7 @@ func (m *machine) receivePubrec(stream mqtt.StreamID, a *packet.Ack) error {
 	if !f.released {
 		// On a resumed session, while PUBRELs of earlier PUBRECs are still to
 		// be sent, this one waits for its turn behind them.
+		m.log.released(f)
 		waits := m.cursor != nil && m.cursor.released
 		m.outbound.release(f)
 		if !f.sent && !waits {

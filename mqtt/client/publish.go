@@ -15,16 +15,17 @@ type Result struct {
 }
 
 // Publish sends a message. It returns, for QoS 0, when the message is in the
-// outgoing buffer; for QoS 1 and 2, when the server has acknowledged it. It waits
-// while there is no connection or too much waits to be sent, and survives the
-// loss of connections.
+// outgoing buffer or in the queue; for QoS 1 and 2, when the server has acknowledged
+// it. It waits while there is no connection or too much waits to be sent, unless
+// [Queue] says otherwise, and survives the loss of connections.
 //
 // The packet identifier, DUP, topic alias and subscription identifiers of p are
 // ignored. A failure is a [*PublishError], which says whether the server may have
 // got the message; a p that is not valid is a [*packet.Error] and was not sent.
 func (c *Client) Publish(ctx context.Context, p *packet.Publish) (Result, error) {
 	if p.QoS == packet.AtMostOnce {
-		return Result{}, c.publishQoS0(ctx, p)
+		_, err := c.publishQoS0(ctx, p, nil)
+		return Result{}, err
 	}
 	f, err := newFlight(p, c.cfg.Version)
 	if err != nil {
@@ -41,30 +42,27 @@ func (c *Client) Publish(ctx context.Context, p *packet.Publish) (Result, error)
 		return o.result, o.err
 	case <-ctx.Done():
 	}
-	c.mu.Lock()
-	if f.finished {
-		c.mu.Unlock()
+	state, ended := c.takeBack(f)
+	if ended { // at the same moment
 		o := <-f.wait
 		return o.result, o.err
 	}
-	state := c.m.giveUp(f)
-	c.freed()
-	c.mu.Unlock()
 	return Result{}, &PublishError{State: state, Err: ctx.Err()}
 }
 
 // PublishAsync sends a message and does not wait for its acknowledgement. It
-// returns when the message is in the outgoing buffer or queue; it waits while they
-// are full, and, with QoS 0, while there is no connection. The context is for that
-// wait only.
+// returns when the message is in the outgoing buffer or queue, and in its file, if
+// it has one; it waits while they are full, and, with QoS 0, while there is no
+// connection, unless [Queue] says otherwise. The context is for that wait only.
 //
 // If it returns nil then done, if not nil, is called once: for QoS 0 with nil,
-// before PublishAsync returns; for QoS 1 and 2 with what Publish would return,
-// from one of the client's goroutines. It must not block.
+// before PublishAsync returns, or when the message has left the queue; for QoS 1 and
+// 2 with what Publish would return, from one of the client's goroutines. It must not
+// block.
 func (c *Client) PublishAsync(ctx context.Context, p *packet.Publish, done func(error)) error {
 	if p.QoS == packet.AtMostOnce {
-		err := c.publishQoS0(ctx, p)
-		if err == nil && done != nil {
+		queued, err := c.publishQoS0(ctx, p, done)
+		if err == nil && !queued && done != nil {
 			done(nil)
 		}
 		return err
@@ -77,19 +75,29 @@ func (c *Client) PublishAsync(ctx context.Context, p *packet.Publish, done func(
 	return c.submit(ctx, f)
 }
 
-// publishQoS0 encodes p into the outgoing buffer.
-func (c *Client) publishQoS0(ctx context.Context, p *packet.Publish) error {
+// publishQoS0 encodes p into the outgoing buffer, or puts it into the queue, which
+// calls done in the end.
+func (c *Client) publishQoS0(ctx context.Context, p *packet.Publish, done func(error)) (queued bool, err error) {
 	c.mu.Lock()
 	for {
 		if err := c.unusable(); err != nil {
 			c.mu.Unlock()
-			return &PublishError{State: NotSent, Err: err}
+			return false, &PublishError{State: NotSent, Err: err}
+		}
+		if c.queuesZero() {
+			c.mu.Unlock()
+			f, err := newFlight(p, c.cfg.Version)
+			if err != nil {
+				return false, err
+			}
+			f.done = done
+			return true, c.submit(ctx, f)
 		}
 		if c.conn != nil && len(c.out) < outMax {
 			break
 		}
 		if err := c.waitRoom(ctx); err != nil {
-			return &PublishError{State: NotSent, Err: err}
+			return false, &PublishError{State: NotSent, Err: err}
 		}
 	}
 	defer c.mu.Unlock()
@@ -102,10 +110,10 @@ func (c *Client) publishQoS0(ctx context.Context, p *packet.Publish) error {
 	start := len(c.out)
 	out, err := packet.AppendPublish(c.buffer(), c.cfg.Version, p, h)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if code := c.m.refusal(packet.AtMostOnce, p.Retain, len(out)-start); code != 0 {
-		return &PublishError{State: NotSent, Code: code}
+		return false, &PublishError{State: NotSent, Code: code}
 	}
 	if newAlias {
 		c.m.setAlias(p.Topic, h.Alias)
@@ -114,31 +122,7 @@ func (c *Client) publishQoS0(ctx context.Context, p *packet.Publish) error {
 	c.outQoS0++
 	c.stats.MessagesSent++
 	c.conn.wakeWriter()
-	return nil
-}
-
-// submit hands f to the machine when the queue has room for it.
-func (c *Client) submit(ctx context.Context, f *flight) error {
-	c.mu.Lock()
-	for {
-		if err := c.unusable(); err != nil {
-			c.mu.Unlock()
-			return &PublishError{State: NotSent, Err: err}
-		}
-		// One that is larger than the whole queue goes alone.
-		if c.m.queued == 0 || c.m.queued+f.cost() <= c.cfg.QueueBytes {
-			break
-		}
-		if err := c.waitRoom(ctx); err != nil {
-			return &PublishError{State: NotSent, Err: err}
-		}
-	}
-	defer c.unlock()
-	if err := c.m.submit(f); err != nil {
-		return err
-	}
-	c.flush()
-	return nil
+	return false, nil
 }
 
 // waitRoom waits until something has changed that those who publish wait for.

@@ -23,10 +23,21 @@ func (b *Backoff) delay(attempt int) time.Duration {
 	return d/2 + rand.N(d/2+1) //nolint:gosec // jitter is no secret
 }
 
-// supervise runs one connection after another until the Client ends.
+// supervise runs one connection after another until the Client ends. If cn, the
+// first one, is nil then it makes that as well.
 func (c *Client) supervise(cn *conn) {
 	failures := 0
 	var err error
+	if cn == nil {
+		if cn, err = c.connect(c.ctx); err != nil {
+			c.log.Info("connecting failed", "error", err)
+			if c.ctx.Err() != nil {
+				err = nil
+			} else {
+				cn, err = c.reconnect(err, &failures)
+			}
+		}
+	}
 	for cn != nil {
 		c.log.Info("connected", "url", c.target.String(), "client", c.ClientID())
 		c.call(c.onConnect())
@@ -61,7 +72,7 @@ func (c *Client) reconnect(err error, failures *int) (*conn, error) {
 		if !c.sleep(delay) {
 			return nil, nil
 		}
-		cn, connectErr := c.connect(c.ctx, false)
+		cn, connectErr := c.connect(c.ctx)
 		if connectErr == nil {
 			return cn, nil
 		}
@@ -210,8 +221,11 @@ func (c *Client) finish(err error) {
 	}
 	c.mu.Lock()
 	c.ended, c.err = true, err
-	c.m.abandonAll(reason)
 	c.changed()
+	c.mu.Unlock()
+	c.keepQueue()
+	c.mu.Lock()
+	c.m.abandonAll(reason)
 	c.unlock()
 	c.leave()
 	c.dispatch.close()

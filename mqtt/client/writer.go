@@ -63,10 +63,14 @@ func (cn *conn) writeLoop() {
 		qos0 := c.outQoS0
 		taken, c.out, c.outQoS0 = c.out, taken, 0
 		c.writing = true
+		noted := c.noted()
 		c.changed() // there is room
 		c.unlock()
 
-		n, err := cn.stream.Write(taken)
+		n, err := 0, c.commit(noted) // what is sent now may be the consequence of it
+		if err == nil {
+			n, err = cn.stream.Write(taken)
+		}
 
 		c.mu.Lock()
 		c.writing = false
