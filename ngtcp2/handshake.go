@@ -161,6 +161,7 @@ func (c *conn) drive(h *handshakeState) {
 		}
 		c.unhold(h)
 	} else {
+		defer c.handshakeDone(time.Now())()
 		c.begin()
 	}
 	for c.reason() == nil {
@@ -175,6 +176,21 @@ func (c *conn) drive(h *handshakeState) {
 		}
 	}
 	c.settle()
+}
+
+// handshakeDone returns what tells the application about the end of a server's
+// handshake, which began at start. It is called when nobody drives it any more.
+func (c *conn) handshakeDone(start time.Time) func() {
+	return func() {
+		f := c.ep.opts.HandshakeDone
+		switch {
+		case f == nil:
+		case c.complete.Load():
+			f(time.Since(start), nil)
+		default:
+			f(time.Since(start), c.reason())
+		}
+	}
 }
 
 // limitHandshake ends a handshake that takes too long also while a callback into

@@ -71,6 +71,7 @@ type incoming struct {
 	id    quic.ConnectionID // the client's first destination connection ID
 
 	released atomic.Bool // its place among Options.MaxConns
+	told     atomic.Bool // Options.HandshakeDone was called
 
 	mu   sync.Mutex
 	conn *conn // nil until quic-go hands it over
@@ -120,8 +121,22 @@ func (i *incoming) ended() {
 	i.mu.Lock()
 	c := i.conn
 	i.mu.Unlock()
-	if c != nil {
-		c.ended()
+	if c == nil {
+		i.handshakeDone(endReason(context.Cause(i), false))
+		return
+	}
+	c.ended()
+	if c.complete() {
+		i.handshakeDone(nil) // handshake was about to say so
+	} else {
+		i.handshakeDone(context.Cause(c.ctx))
+	}
+}
+
+// handshakeDone tells what the handshake has come to. Only the first call counts.
+func (i *incoming) handshakeDone(reason error) {
+	if f := i.ep.opts.HandshakeDone; f != nil && !i.told.Swap(true) {
+		f(time.Since(i.start), reason)
 	}
 }
 
@@ -172,6 +187,7 @@ func (l *listener) handshake(c *conn, start time.Time) {
 		return
 	}
 	l.ep.stats.accepted.Add(1)
+	c.incoming.handshakeDone(nil)
 	if !l.cfg.EarlyData {
 		c.startDatagrams()
 		l.queue.Deliver(c)

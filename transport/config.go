@@ -31,6 +31,14 @@ type Options struct {
 	// handshakes in progress included. More are refused (CONNECTION_REFUSED).
 	// Zero means no limit.
 	MaxConns int
+
+	// HandshakeDone, if not nil, is called once for each connection that a client
+	// begins and the endpoint takes: when its handshake is complete, with a nil
+	// reason, or when the connection ends before that, with the reason that its
+	// methods would return. took is the time since the client's first packet. It
+	// may run before or after Accept returns the connection. It must not block
+	// nor call methods of the Endpoint.
+	HandshakeDone func(took time.Duration, reason error)
 }
 
 // A ConnIDGenerator makes connection IDs (RFC 9000, Section 5.1).

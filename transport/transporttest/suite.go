@@ -49,7 +49,7 @@ var (
 // cases returns the table, in the order of the report.
 func cases() []testCase {
 	return slices.Concat(
-		endpointCases, listenerCases, optionCases, timeoutCases,
+		endpointCases, listenerCases, handshakeCases, optionCases, timeoutCases,
 		streamCases, cancelCases, limitCases, deadlineCases, closeCases,
 		datagramCases, earlyCases, tlsCases, lossCases, migrateCases, retryCases,
 		priorityCases, statsCases,
