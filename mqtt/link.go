@@ -12,6 +12,7 @@ package mqtt
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"time"
@@ -92,8 +93,8 @@ type CodeSetter interface {
 
 // A Stream is one ordered byte stream of a Link.
 type Stream interface {
-	io.Reader // io.EOF after the peer's FIN
-	io.Writer // copies; blocks while the peer takes no more
+	io.Reader // io.EOF after the peer's FIN, a *StreamError after a reset
+	io.Writer // copies; blocks while the peer takes no more; a *StreamError after a reset
 
 	ID() StreamID
 
@@ -108,6 +109,29 @@ type Stream interface {
 	SetReadDeadline(t time.Time) error
 	SetWriteDeadline(t time.Time) error
 }
+
+// A StreamError is what reading and writing return when one side has abandoned
+// the stream, on carriers with streams.
+type StreamError struct {
+	Code   uint64
+	Remote bool  // by the peer
+	Err    error // the carrier's own; may be nil
+}
+
+func (e *StreamError) Error() string {
+	side := "this side"
+	if e.Remote {
+		side = "the peer"
+	}
+	return fmt.Sprintf("mqtt: stream abandoned by %s: code %#x", side, e.Code)
+}
+
+// Is reports whether target is [net.ErrClosed]: nothing more comes, and nothing
+// can be sent.
+func (e *StreamError) Is(target error) bool { return target == net.ErrClosed }
+
+// Unwrap returns the carrier's error.
+func (e *StreamError) Unwrap() error { return e.Err }
 
 // A LinkListener accepts Links.
 type LinkListener interface {

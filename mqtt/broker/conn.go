@@ -34,6 +34,7 @@ type conn struct {
 	standing   *standing      // likewise; nil: without an Authenticator
 	revoked    []string       // likewise: filters that the client may no longer subscribe to
 	keepAlive  time.Duration  // likewise: how long the client may be silent; 0: for ever
+	superseded *conn          // likewise: whose place it took, until that is told; nil: nobody's
 	in         inlet
 	out        outlet
 	goroutines sync.WaitGroup // writers and data streams
@@ -66,6 +67,7 @@ type inlet struct {
 	publish packet.Publish   // decoded into again and again
 	fx      []session.Effect // reused
 	flow    flow
+	end     error // of a data stream: why it is read no further; nil: that is our doing
 }
 
 // An outlet is the writing side of a stream.
@@ -74,6 +76,7 @@ type outlet struct {
 	stream  mqtt.Stream
 	id      mqtt.StreamID
 	writing bool // guarded by client.mu: it has a goroutine
+	ended   bool // guarded by client.mu: a data stream that the client has closed; FIN follows what is being written
 	quantum int  // bytes per write; writing goroutine only
 }
 

@@ -193,6 +193,10 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	if old != nil {
 		old.settle(now)
 	}
+	if was := cn.superseded; was != nil {
+		cn.superseded = nil
+		was.resetStreams(packet.SessionTakenOver)
+	}
 	b.revoke(c, cn.revoked)
 
 	idle := noIdleTimeout

@@ -78,9 +78,9 @@ func (b *Broker) subscribe(src *source, c *client, e *session.Effect) {
 		if granted != nil && granted[i].Failed() {
 			continue
 		}
-		b.subs.tree.Subscribe(s.Filter, c, subscription{
-			stream: e.Stream, id: id, qos: s.QoS, noLocal: s.NoLocal, asPublished: s.RetainAsPublished,
-		})
+		sub := newSubscription(e.Stream, e.Connection)
+		sub.id, sub.qos, sub.noLocal, sub.asPublished = id, s.QoS, s.NoLocal, s.RetainAsPublished
+		b.subs.tree.Subscribe(s.Filter, c, sub)
 	}
 	c.mu.Lock()
 	if c.gone {
@@ -99,7 +99,7 @@ func (b *Broker) subscribe(src *source, c *client, e *session.Effect) {
 		if granted != nil && granted[i].Failed() || s.RetainHandling == 2 || s.RetainHandling == 1 && !e.New[i] {
 			continue
 		}
-		b.sendRetained(src, c, s, id, e.Stream)
+		b.sendRetained(src, c, s, id, e)
 	}
 }
 

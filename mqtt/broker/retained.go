@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/anyquic/anyquic/internal/timerwheel"
-	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/mqtt/packet"
 	"github.com/anyquic/anyquic/mqtt/session"
 	"github.com/anyquic/anyquic/mqtt/topic"
@@ -118,14 +117,14 @@ type replayed struct {
 
 // sendRetained sends c the retained messages for a new subscription. None are
 // sent for a shared one.
-func (b *Broker) sendRetained(src *source, c *client, s packet.Subscription, id uint32, stream mqtt.StreamID) {
+func (b *Broker) sendRetained(src *source, c *client, s packet.Subscription, id uint32, e *session.Effect) {
 	var list []replayed
 	b.retained.tree.Match(s.Filter, func(_ string, k *kept) bool {
 		if s.NoLocal && k.m.From == c.id {
 			return true
 		}
 		list = append(list, replayed{k: k, id: id, d: session.Delivery{
-			QoS: min(s.QoS, k.m.Publish.QoS), Retain: true, Stream: stream, // [MQTT-3.3.1-8]
+			QoS: min(s.QoS, k.m.Publish.QoS), Retain: true, Stream: e.Stream, Connection: e.Connection, // [MQTT-3.3.1-8]
 		}})
 		return true
 	})

@@ -11,7 +11,8 @@ import (
 
 // A subscription is what the tree keeps of one.
 type subscription struct {
-	stream      mqtt.StreamID
+	stream      uint32 // where it delivers; of connection only
+	connection  uint32
 	id          uint32 // subscription identifier; 0: none
 	qos         packet.QoS
 	noLocal     bool
@@ -136,7 +137,8 @@ func (b *Broker) route(src *source, m *session.Message) packet.ReasonCode {
 			if s.noLocal && c.id == m.From { // [MQTT-3.8.3-3]
 				continue
 			}
-			d := session.Delivery{QoS: min(s.qos, m.Publish.QoS), Retain: s.asPublished && m.Publish.Retain, Stream: s.stream}
+			d := session.Delivery{QoS: min(s.qos, m.Publish.QoS), Retain: s.asPublished && m.Publish.Retain}
+			d.Stream, d.Connection = s.on()
 			if s.id != 0 {
 				src.oneID[0] = s.id
 				d.SubscriptionIDs = src.oneID[:]
@@ -199,14 +201,16 @@ func (src *source) overlapping(m *session.Message) {
 				}
 				e := &list[at]
 				e.c, e.ids = c, e.ids[:0]
-				e.d = session.Delivery{QoS: s.qos, Stream: s.stream}
+				e.d = session.Delivery{QoS: s.qos}
+				e.d.Stream, e.d.Connection = s.on()
 				if indexed {
 					src.index[c] = at
 				}
 			}
 			e := &list[at]
 			if s.qos > e.d.QoS {
-				e.d.QoS, e.d.Stream = s.qos, s.stream
+				e.d.QoS = s.qos
+				e.d.Stream, e.d.Connection = s.on()
 			}
 			e.d.Retain = e.d.Retain || s.asPublished && m.Publish.Retain
 			if s.id != 0 {
@@ -243,7 +247,8 @@ func (src *source) shared(m *session.Message, g topic.Group[*client, subscriptio
 			if c.member() != want {
 				continue
 			}
-			d := session.Delivery{QoS: min(s.qos, m.Publish.QoS), Retain: s.asPublished && m.Publish.Retain, Stream: s.stream}
+			d := session.Delivery{QoS: min(s.qos, m.Publish.QoS), Retain: s.asPublished && m.Publish.Retain}
+			d.Stream, d.Connection = s.on()
 			if want == offline && d.QoS == packet.AtMostOnce {
 				continue
 			}

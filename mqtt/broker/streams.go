@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/mqtt/session"
 )
 
 // maxDataStreams is how many data streams a connection may have at once. The
@@ -54,23 +56,50 @@ func (cn *conn) serveStream(s mqtt.Stream) {
 	defer in.reader.Release()
 	in.read()
 	in.src.flush()
-
-	c := cn.client
 	now := time.Now()
 	in.src.now = now
+	cn.streamEnded(in, now)
+}
+
+// streamEnded ends our half of a data stream that is read no further, and has the
+// control stream take its place.
+//
+// After the client's FIN our half ends with a FIN, after what is being written.
+// But if the client owes an acknowledgement, which it cannot send there any more,
+// the message is sent again, and so it is taken back here first; and a stream that
+// was abandoned is abandoned as a whole.
+func (cn *conn) streamEnded(in *inlet, now time.Time) {
+	c, id := cn.client, in.stream.ID()
+	abandoned, code := false, uint64(0)
+	if e, ok := errors.AsType[*mqtt.StreamError](in.end); ok {
+		abandoned, code = true, e.Code
+	}
+	if abandoned {
+		in.stream.Reset(code)
+	}
 	c.mu.Lock()
-	o := cn.data[s.ID()]
-	delete(cn.data, s.ID())
+	for !abandoned && c.conn == cn && c.s.Unsettled(id) {
+		c.mu.Unlock()
+		in.stream.Reset(code) // from now on nothing that is taken for it arrives
+		abandoned = true
+		c.mu.Lock()
+	}
+	o := cn.data[id]
+	delete(cn.data, id)
 	writing := o != nil && o.writing
-	fx := c.s.StreamClosed(nil, now, s.ID())
-	c.kick(now)
+	if writing {
+		o.ended = true
+	}
+	var fx []session.Effect
+	if c.conn == cn { // else these numbers are another connection's
+		fx = c.s.StreamClosed(nil, now, id)
+		c.kick(now)
+	}
 	c.mu.Unlock()
 	cn.b.apply(&in.src, c, fx)
 	in.src.flush()
-	// Our half ends after what is being written. A writer that goes on finds no
-	// more output, since what waited has moved to the control stream.
 	if !writing {
-		s.CloseWrite()
+		in.stream.CloseWrite()
 	}
 }
 
@@ -90,9 +119,25 @@ func (cn *conn) resetStream(id mqtt.StreamID, code packet.ReasonCode, reason str
 
 // streamFailed ends the reading of a data stream for an error.
 func (in *inlet) streamFailed(err error) {
+	in.end = err
 	if bad, ok := errors.AsType[*packet.Error](err); ok {
 		in.cn.logStream(in.stream.ID(), bad.Code, bad.Reason)
 		in.stream.Reset(uint64(bad.Code))
+	}
+}
+
+// resetStreams ends all data streams at once, for a client whose session another
+// connection has taken: it gets nothing more. No lock is held.
+func (cn *conn) resetStreams(code packet.ReasonCode) {
+	c := cn.client
+	c.mu.Lock()
+	streams := make([]mqtt.Stream, 0, len(cn.data))
+	for _, o := range cn.data {
+		streams = append(streams, o.stream)
+	}
+	c.mu.Unlock()
+	for _, s := range streams {
+		s.Reset(uint64(code))
 	}
 }
 
@@ -104,3 +149,16 @@ func (cn *conn) logStream(id mqtt.StreamID, code packet.ReasonCode, reason strin
 		slog.String("code", codeString(code)),
 		slog.String("reason", reason))
 }
+
+// newSubscription returns what the tree keeps of a subscription that was made on
+// stream of a connection of c. The billionth stream of a connection is not
+// told from the control stream, to save memory in all others.
+func newSubscription(stream mqtt.StreamID, connection uint32) subscription {
+	if stream > math.MaxUint32 {
+		stream = mqtt.ControlStream
+	}
+	return subscription{stream: uint32(stream), connection: connection}
+}
+
+// on is where s delivers.
+func (s *subscription) on() (mqtt.StreamID, uint32) { return mqtt.StreamID(s.stream), s.connection }

@@ -31,6 +31,7 @@ func (cn *conn) takeover(old *client, cleanStart bool, now time.Time) (*client, 
 		old.leaveReplay(now)
 		fx = old.s.Detach(fx, now)
 		was.takenOver(now)
+		cn.superseded = was
 		old.conn = nil
 		old.wakeWaiting()
 	}

@@ -64,9 +64,12 @@ func (o *outlet) write() {
 			defer c.settle(now)
 			last := cn.closing && o == &cn.out
 			o.writing = last // after the last there is no other
-			farewell := cn.farewell
+			farewell, ended := cn.farewell, o.ended
 			cn.farewell = nil
 			c.mu.Unlock()
+			if ended {
+				o.stream.CloseWrite()
+			}
 			if last {
 				o.last(farewell)
 			}

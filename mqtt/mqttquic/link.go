@@ -41,7 +41,7 @@ func (l *Link) AcceptStream(ctx context.Context) (mqtt.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stream{Stream: s, link: l}, nil
+	return newStream(s, l), nil
 }
 
 // OpenStream opens the client's next stream, the first of which is the control
@@ -55,7 +55,7 @@ func (l *Link) OpenStream(ctx context.Context) (mqtt.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stream{Stream: s, link: l}, nil
+	return newStream(s, l), nil
 }
 
 // Carrier returns [mqtt.QUIC].
@@ -106,7 +106,42 @@ func (l *Link) CloseWithCode(code mqtt.LinkCode) error {
 type stream struct {
 	transport.Stream // Read, deadlines
 	link             *Link
-	fin              atomic.Bool // CloseWrite was called; on a server, before the FIN is sent
+	fin              atomic.Bool                           // CloseWrite was called; on a server, before the FIN is sent
+	stopped          atomic.Pointer[transport.StreamError] // the peer's STOP_SENDING
+}
+
+// newStream returns s as an [mqtt.Stream], which ends as a whole when the peer
+// takes nothing more: to a reader it is as if the peer had reset it.
+func newStream(ts transport.Stream, l *Link) *stream {
+	s := &stream{Stream: ts, link: l}
+	ctx := ts.Context()
+	context.AfterFunc(ctx, func() {
+		if e, ok := errors.AsType[*transport.StreamError](context.Cause(ctx)); ok && e.Remote {
+			s.stopped.CompareAndSwap(nil, e)
+			ts.CancelRead(e.Code)
+		}
+	})
+	return s
+}
+
+// failed translates an error of the engine.
+func (s *stream) failed(err error) error {
+	e, ok := errors.AsType[*transport.StreamError](err)
+	if !ok {
+		return err
+	}
+	if stopped := s.stopped.Load(); stopped != nil && !e.Remote {
+		e = stopped // Read failed because of it
+	}
+	return &mqtt.StreamError{Code: uint64(e.Code), Remote: e.Remote, Err: e}
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.Stream.Read(p)
+	if err != nil {
+		err = s.failed(err)
+	}
+	return n, err
 }
 
 func (s *stream) ID() mqtt.StreamID { return mqtt.StreamID(s.StreamID()) }
@@ -115,7 +150,11 @@ func (s *stream) Write(p []byte) (int, error) {
 	if s.fin.Load() {
 		return 0, fmt.Errorf("mqttquic: write after CloseWrite: %w", net.ErrClosed)
 	}
-	return s.Stream.Write(p)
+	n, err := s.Stream.Write(p)
+	if err != nil {
+		err = s.failed(err)
+	}
+	return n, err
 }
 
 // CloseWrite closes the sending direction. A server's FIN waits for a moment:

@@ -132,20 +132,6 @@ func (s *Session) publishWill(fx []Effect, now time.Time) []Effect {
 	return append(fx, Effect{Kind: EffectWill, Message: m})
 }
 
-// resume queues what was in flight when the last connection ended
-// [MQTT-4.4.0-1]. PUBREL needs no place in the client's Receive Maximum and goes
-// first, in the order of the PUBRECs [MQTT-4.6.0-4]; PUBLISH follows as Receive
-// Maximum allows, in the original order [MQTT-4.6.0-1].
-func (s *Session) resume() {
-	rels := s.out.restart()
-	for _, id := range rels {
-		s.main.control.push(answer{id: id, kind: packet.PUBREL})
-	}
-	s.answers += len(rels)
-	s.again = int32(s.out.len() - len(rels))
-	s.held = 0
-}
-
 // Detach ends the connection, which is lost or was closed. The will is due now
 // or later, and the session ends now or later.
 func (s *Session) Detach(fx []Effect, now time.Time) []Effect {
@@ -188,20 +174,9 @@ func (s *Session) drop() {
 	s.main = lane{qos12: s.main.qos12}
 	s.connack, s.bye, s.data, s.scratch, s.auth = nil, nil, nil, nil, nil
 	s.aliases = aliasesOut{}
-	s.answers, s.aliasIn, s.inbound, s.held, s.again = 0, 0, 0, 0, 0
+	s.answers, s.aliasIn, s.inbound, s.held, s.again, s.cut = 0, 0, 0, 0, 0, nil
 	s.received.carry()
 	s.moveToControl(func(mqtt.StreamID) bool { return true })
 	s.out.compact()
 	s.keepAlive = 0
-}
-
-// StreamClosed tells that a data stream has ended, whoever ended it. The
-// connection lives on.
-func (s *Session) StreamClosed(fx []Effect, now time.Time, stream mqtt.StreamID) []Effect {
-	if l := s.data[stream]; l != nil {
-		delete(s.data, stream)
-		s.closeLane(l)
-	}
-	s.moveToControl(func(id mqtt.StreamID) bool { return id == stream })
-	return fx
 }

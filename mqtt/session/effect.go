@@ -47,6 +47,7 @@ type Effect struct {
 	PacketID    uint16
 	Message     *Message
 	Subscribe   *packet.Subscribe   // only the filters that the session admits
+	Connection  uint32              // that Stream belongs to, of EffectSubscribe: see [Session.Connection]
 	New         []bool              // of each of them: not subscribed to before (for Retain Handling 1, [MQTT-3.3.1-10])
 	Unsubscribe *packet.Unsubscribe // as received
 	Auth        *packet.Auth        // as received

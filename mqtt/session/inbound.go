@@ -87,12 +87,12 @@ func (s *Session) receivePublish(fx []Effect, now time.Time, stream mqtt.StreamI
 
 	st, repeated := receivedState(0), false
 	if p.QoS == packet.ExactlyOnce {
-		st, repeated = s.received.find(stream, p.PacketID)
+		st, repeated = s.received.find(stream, p.PacketID, p.Dup)
 	}
 	holds := st&counted == 0
 	if holds {
 		// [MQTT-3.3.4-7]; a client of 3.x is not told of the maximum.
-		if s.version >= packet.V5 && s.inbound >= int(s.limits.ReceiveMaximum) {
+		if s.version >= packet.V5 && s.inbound >= int32(s.limits.ReceiveMaximum) {
 			return s.close(fx, packet.ReceiveMaximumExceeded, "PUBLISH: receive maximum exceeded", mqtt.LinkControlDown)
 		}
 		// A client of 3.x can use every identifier, on every stream it opens.
@@ -105,6 +105,7 @@ func (s *Session) receivePublish(fx []Effect, now time.Time, stream mqtt.StreamI
 		// Until PUBREL, a PUBLISH with this identifier is the same message: it
 		// is acknowledged again and not routed again [MQTT-4.3.3-10].
 		s.received.put(stream, p.PacketID, st|counted)
+		l.owes = true
 		if !l.unsent(p.PacketID) {
 			s.queueAck(l, answer{id: p.PacketID, kind: packet.PUBREC, ready: st&routing == 0})
 		}
@@ -123,6 +124,7 @@ func (s *Session) receivePublish(fx []Effect, now time.Time, stream mqtt.StreamI
 	// keep the order of the PUBLISH packets: [MQTT-4.6.0-2], [MQTT-4.6.0-3].
 	if p.QoS == packet.ExactlyOnce {
 		s.received.put(stream, p.PacketID, routing|counted)
+		l.owes = true
 		s.queueAck(l, answer{id: p.PacketID, kind: packet.PUBREC})
 	} else {
 		s.queueAck(l, answer{id: p.PacketID, kind: packet.PUBACK, frees: true})
@@ -199,7 +201,7 @@ func (s *Session) routedOn(stream mqtt.StreamID, id uint16) mqtt.StreamID {
 // receivePubrel completes an exchange of QoS 2 from the client.
 func (s *Session) receivePubrel(fx []Effect, now time.Time, stream mqtt.StreamID, p *packet.Ack) []Effect {
 	l := s.openLane(stream)
-	st, ok := s.received.find(stream, p.PacketID)
+	st, ok := s.received.find(stream, p.PacketID, true)
 	if !ok {
 		s.queueAnswer(l, answer{id: p.PacketID, kind: packet.PUBCOMP, code: packet.PacketIDNotFound})
 		return fx

@@ -11,10 +11,11 @@ import (
 // complete (MQTT 5, Section 4.3). It outlives connections.
 type flight struct {
 	entry                // msg is nil once PUBREC was received
-	stream mqtt.StreamID // that it was sent on last
+	stream mqtt.StreamID // where the exchange goes on: PUBLISH, or then PUBREL, was sent there last
 	rel    uint32        // order of the PUBRECs, in state released
 	state  flightState
 	again  bool // to be sent again on this connection, and not yet
+	cut    bool // its data stream has ended: the control stream sends it again
 	held   bool // sent on this connection: holds a place in the client's Receive Maximum
 }
 
@@ -77,14 +78,22 @@ func (w *window) find(id uint16) *flight {
 	// The newest number with this identifier, then a turn earlier each time.
 	seq := w.seq - ((w.seq-1)%packetIDs+1+packetIDs-uint64(id))%packetIDs
 	for ; seq >= oldest && seq <= w.seq; seq -= packetIDs {
-		i, ok := slices.BinarySearchFunc(w.list, seq, func(f flight, seq uint64) int {
-			return cmp.Compare(f.seq, seq)
-		})
-		if ok && w.list[i].state != completed {
-			return &w.list[i]
+		if f := w.at(seq); f != nil {
+			return f
 		}
 	}
 	return nil
+}
+
+// at returns the flight with the number, or nil, as find does.
+func (w *window) at(seq uint64) *flight {
+	i, ok := slices.BinarySearchFunc(w.list, seq, func(f flight, seq uint64) int {
+		return cmp.Compare(f.seq, seq)
+	})
+	if !ok || w.list[i].state == completed {
+		return nil
+	}
+	return &w.list[i]
 }
 
 // remove ends the exchange of f, which is in w.
@@ -112,7 +121,7 @@ func (w *window) compact() {
 func (w *window) release(f *flight) {
 	w.rels++
 	f.rel = w.rels
-	f.state, f.again = released, false
+	f.state, f.again, f.cut = released, false, false
 	f.msg, f.ids = nil, nil
 }
 
@@ -124,15 +133,10 @@ func (w *window) restart() (rels []uint16) {
 	var order []*flight
 	for i := range w.list {
 		f := &w.list[i]
-		f.held, f.again = false, f.state == sent
+		f.stream, f.held, f.again, f.cut = mqtt.ControlStream, false, f.state == sent, false
 		if f.state == released {
 			order = append(order, f)
 		}
 	}
-	// The distance is meaningful when the counter has wrapped.
-	slices.SortFunc(order, func(a, b *flight) int { return int(int32(a.rel - b.rel)) })
-	for _, f := range order {
-		rels = append(rels, packetID(f.seq))
-	}
-	return rels
+	return inOrder(order)
 }

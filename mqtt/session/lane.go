@@ -15,6 +15,7 @@ type lane struct {
 	packets ring[packet.Packet] // SUBACK, UNSUBACK
 	aliases aliasesIn
 	ready   uint32 // how many answers at the front may be sent
+	owes    bool   // there were exchanges of QoS 1 or 2 on it
 }
 
 // An answer is a packet that is nothing but a packet identifier and a code.

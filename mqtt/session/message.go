@@ -91,8 +91,10 @@ type Delivery struct {
 	Retain          bool       // the RETAIN flag to send
 	SubscriptionIDs []uint32   // of all matching subscriptions of this session; copied
 	// Stream is where the subscription delivers, see [Session.StreamOf]. A
-	// stream that is not open means the control stream.
-	Stream mqtt.StreamID
+	// stream that is not open means the control stream, and so does one of
+	// another Connection than the present one; 0 is the present one.
+	Stream     mqtt.StreamID
+	Connection uint32
 }
 
 // A DeliverResult says what became of a message.

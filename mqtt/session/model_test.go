@@ -60,7 +60,13 @@ type model struct {
 	receiving map[uint16]bool // QoS 2 identifiers between PUBLISH and PUBREL
 	lastNew   [3]int          // per QoS, the number received last for the first time
 
-	held map[uint16]bool // PUBLISH on this connection, not acknowledged
+	held map[uint16]*sentTo // PUBLISH on this connection, not acknowledged
+}
+
+// A sentTo is where a message was sent to the client.
+type sentTo struct {
+	stream mqtt.StreamID
+	cut    bool // its stream has ended: it may come again
 }
 
 // A wire is a stream with what is in transit.
@@ -71,8 +77,7 @@ type outgoing struct {
 	id       uint16
 	qos      packet.QoS
 	released bool
-	stream   mqtt.StreamID // of this connection; lost: waits for the next one
-	lost     bool
+	stream   mqtt.StreamID // of this connection
 }
 
 func newModel(t testing.TB, d dice) *model {
@@ -134,11 +139,11 @@ func (m *model) connect() {
 	m.v, m.up = c.Version, true
 	m.open = map[mqtt.StreamID]*wire{mqtt.ControlStream: {}}
 	m.last = 0
-	m.held = map[uint16]bool{}
+	m.held = map[uint16]*sentTo{}
 	m.s.Attach(m.now, c, session.Attach{SessionPresent: true})
 	// The client sends again what is not acknowledged, in order.
 	for _, o := range m.sending {
-		o.stream, o.lost = mqtt.ControlStream, false
+		o.stream = mqtt.ControlStream
 		m.transmit(o, true)
 	}
 }
@@ -162,17 +167,28 @@ func (m *model) openStream() {
 	}
 }
 
-func (m *model) closeStream() {
-	for id := range m.open {
-		if id != mqtt.ControlStream {
-			delete(m.open, id)
-			for _, o := range m.sending {
-				o.lost = o.lost || o.stream == id
-			}
-			m.apply(m.s.StreamClosed(nil, m.now, id))
-			return
+// closeStream ends a data stream with all that is in transit on it. The client
+// goes on with what it has sent there on some other stream.
+func (m *model) closeStream() bool {
+	if !m.up {
+		return false
+	}
+	id := m.someStream()
+	if id == mqtt.ControlStream {
+		return false
+	}
+	delete(m.open, id)
+	for _, h := range m.held {
+		h.cut = h.cut || h.stream == id
+	}
+	m.apply(m.s.StreamClosed(nil, m.now, id))
+	for _, o := range m.sending {
+		if o.stream == id {
+			o.stream = m.someStream()
+			m.transmit(o, true)
 		}
 	}
+	return true
 }
 
 // someStream chooses an open stream.
@@ -304,10 +320,10 @@ func (m *model) serverSends() {
 	wire, err := o.Append(nil, m.v, m.now)
 	require.NoError(m.t, err)
 	if o.Message != nil && o.QoS > 0 {
-		if m.held[o.ID] {
+		if h := m.held[o.ID]; h != nil && (!h.cut || !o.Dup || stream != mqtt.ControlStream) {
 			require.Failf(m.t, "identifier", "%d is in use", o.ID)
 		}
-		if m.held[o.ID] = true; len(m.held) > m.rm {
+		if m.held[o.ID] = (&sentTo{stream: stream}); len(m.held) > m.rm {
 			require.Failf(m.t, "Receive Maximum", "%d of %d", len(m.held), m.rm)
 		}
 	}
@@ -442,32 +458,36 @@ func (m *model) settle() {
 	}
 }
 
-// One connection after another is lost at any point of any exchange, with
-// whatever is in transit.
-func TestTenThousandDisconnectsLoseAndDuplicateNothing(t *testing.T) {
+// Streams and connections are lost at any point of any exchange, with whatever is
+// in transit on them, in both directions.
+func TestTenThousandKillsOfStreamsAndConnectionsLoseAndDuplicateNothing(t *testing.T) {
 	for _, streams := range []bool{false, true} {
-		rng := rand.New(rand.NewPCG(7, 7))
-		m := newModel(t, rng.IntN)
-		lost := 0
-		for lost < 10000 {
-			m.connect()
-			for range rng.IntN(100) {
-				if streams && rng.IntN(40) == 0 {
-					m.openStream()
+		for seed := range uint64(4) {
+			t.Logf("seed %d", seed)
+			rng := rand.New(rand.NewPCG(7, seed))
+			m := newModel(t, rng.IntN)
+			connections, cut := 0, 0
+			for connections+cut < 2500 {
+				m.connect()
+				for range rng.IntN(100) {
+					if streams && rng.IntN(20) == 0 {
+						m.openStream()
+					}
+					if streams && rng.IntN(30) == 0 && m.closeStream() {
+						cut++
+					}
+					m.step()
 				}
-				if streams && rng.IntN(80) == 0 {
-					m.closeStream()
+				if m.up {
+					m.disconnect()
+					connections++
 				}
-				m.step()
 			}
-			if m.up {
-				m.disconnect()
-				lost++
-			}
+			m.settle()
+			require.Equal(t, streams, cut > 500)
+			require.Greater(t, m.published, 1500)
+			require.Greater(t, len(m.got), 800)
+			t.Logf("%d connections and %d streams lost: %d messages from and %d to the client", connections, cut, m.published, len(m.got))
 		}
-		m.settle()
-		require.Greater(t, m.published, 10000)
-		require.Greater(t, len(m.got), 4000)
-		t.Logf("streams %v: %d messages from and %d to the client", streams, m.published, len(m.got))
 	}
 }

@@ -34,7 +34,7 @@ func (s *Session) Deliver(now time.Time, m *Message, d Delivery) DeliverResult {
 		s.expires = earlier(s.expires, m.Expires)
 	}
 	l := s.lane(d.Stream)
-	if l == nil {
+	if l == nil || d.Connection != 0 && d.Connection != s.connection {
 		l = &s.main
 	}
 	queue := &l.qos12
@@ -74,14 +74,14 @@ func (s *Session) HasOutput(stream mqtt.StreamID) bool {
 	case s.state == closing:
 		return control && s.bye != nil
 	}
-	return l.qos0.n > 0 || control && s.again > 0 && s.held < int(s.quota) ||
+	return l.qos0.n > 0 || control && (s.cut != nil || s.again > 0 && s.held < int32(s.quota)) ||
 		l.qos12.n > 0 && s.windowOpen()
 }
 
 // windowOpen reports whether a new message of QoS 1 or 2 may be sent:
 // [MQTT-3.3.4-9], [MQTT-4.9.0-2].
 func (s *Session) windowOpen() bool {
-	return s.held < int(s.quota) && s.out.len() < int(s.limits.MaxInflight)
+	return s.held < int32(s.quota) && s.out.len() < int(s.limits.MaxInflight)
 }
 
 // Next returns the next packet to write on a stream, and counts it as sent.
@@ -106,6 +106,11 @@ func (s *Session) Next(now time.Time, stream mqtt.StreamID) (Outgoing, bool) {
 			return o, true
 		}
 	}
+	if control && s.cut != nil {
+		if o, ok := s.sendCut(now); ok {
+			return o, true
+		}
+	}
 	for {
 		e, ok := s.pick(l)
 		if !ok {
@@ -127,6 +132,7 @@ func (s *Session) Next(now time.Time, stream mqtt.StreamID) (Outgoing, bool) {
 			f := s.out.add(e, stream)
 			o.ID = packetID(f.seq)
 			s.held++
+			l.owes = true
 		}
 		if control {
 			s.useAlias(&o, now)
@@ -145,34 +151,6 @@ func (s *Session) pick(l *lane) (entry, bool) {
 		return l.qos12.pop(), true
 	}
 	return entry{}, false
-}
-
-// sendAgain returns the next PUBLISH that was sent on an earlier connection and
-// not acknowledged.
-func (s *Session) sendAgain(now time.Time) (Outgoing, bool) {
-	for s.again > 0 && s.held < int(s.quota) {
-		f := &s.out.list[s.out.next]
-		s.out.next++
-		if !f.again {
-			continue
-		}
-		f.again = false
-		s.again--
-		if s.tooBig(now, &f.entry) {
-			// This connection's maximum is smaller. It counts as sent and
-			// acknowledged [MQTT-3.1.2-25].
-			s.tooLarge++
-			s.complete(f)
-			continue
-		}
-		f.held, f.stream = true, mqtt.ControlStream
-		s.held++
-		o := newOutgoing(&f.entry, &s.sentID)
-		o.ID, o.Dup = packetID(f.seq), true // [MQTT-3.3.1-1]
-		s.useAlias(&o, now)
-		return o, true
-	}
-	return Outgoing{}, false
 }
 
 // useAlias gives a message on the control stream a topic alias, if that makes
@@ -247,6 +225,7 @@ func (s *Session) receivePubrec(fx []Effect, now time.Time, stream mqtt.StreamID
 		}
 		s.out.release(f)
 	}
+	f.stream, l.owes = stream, true
 	s.queueAnswer(l, answer{id: p.PacketID, kind: packet.PUBREL}) // [MQTT-4.3.3-4]
 	return fx
 }

@@ -14,8 +14,8 @@ type receivedKey struct {
 	id     uint16
 }
 
-// carried stands for the stream of an exchange that began on an earlier
-// connection: the client may go on with it on any stream of the new one.
+// carried stands for the stream of an exchange whose stream has ended, with its
+// connection or without: the client may go on with it on any other.
 const carried = ^mqtt.StreamID(0)
 
 type receivedState uint8
@@ -23,26 +23,32 @@ type receivedState uint8
 const (
 	routing receivedState = 1 << iota // EffectRoute was given, Routed not yet called
 	counted                           // counts against Receive Maximum on this connection
-	resumed                           // began on an earlier connection
+	resumed                           // began on an earlier connection, or on a stream that has ended
+	cutOff                            // the latter, and nothing was heard of it since
 )
 
 // A receivedSet holds the identifiers of received QoS 2 messages from PUBLISH
 // to PUBREL. It takes no memory until it is used.
 type receivedSet map[receivedKey]receivedState
 
-// find looks for an exchange on a stream. One that was carried over from an
-// earlier connection becomes that stream's.
-func (r receivedSet) find(stream mqtt.StreamID, id uint16) (receivedState, bool) {
+// find looks for an exchange on a stream. One that was carried over becomes that
+// stream's, if dup says that the client sends again.
+func (r *receivedSet) find(stream mqtt.StreamID, id uint16, dup bool) (receivedState, bool) {
 	k := receivedKey{stream, id}
-	if st, ok := r[k]; ok || len(r) == 0 {
+	if st, ok := (*r)[k]; ok || len(*r) == 0 {
 		return st, ok
 	}
-	st, ok := r[receivedKey{carried, id}]
-	if ok {
-		delete(r, receivedKey{carried, id})
-		r[k] = st
+	st, ok := (*r)[receivedKey{carried, id}]
+	if !ok {
+		return 0, false
 	}
-	return st, ok
+	r.remove(carried, id)
+	if st&cutOff != 0 && !dup {
+		return 0, false // the client has given it up
+	}
+	st &^= cutOff
+	r.put(stream, id, st)
+	return st, true
 }
 
 func (r *receivedSet) put(stream mqtt.StreamID, id uint16, st receivedState) {
@@ -64,6 +70,22 @@ func (r *receivedSet) carry() {
 	old := maps.Clone(*r)
 	clear(*r)
 	for k, st := range old {
-		(*r)[receivedKey{carried, k.id}] |= st&routing | resumed
+		(*r)[receivedKey{carried, k.id}] |= st&(routing|cutOff) | resumed
 	}
+}
+
+// cut unties the exchanges from a stream that has ended, and returns how many of
+// them counted against Receive Maximum: they do not until the client goes on.
+func (r *receivedSet) cut(stream mqtt.StreamID) (places int32) {
+	for k, st := range *r {
+		if k.stream != stream {
+			continue
+		}
+		if st&counted != 0 {
+			places++
+		}
+		delete(*r, k)
+		(*r)[receivedKey{carried, k.id}] |= st&routing | resumed | cutOff
+	}
+	return places
 }

@@ -19,9 +19,8 @@
 // on, a message to the stream that its subscription was made on. Topic aliases
 // belong to a stream; the session itself uses them on the control stream only.
 // When a data stream ends, its subscriptions and what waits to be sent on it
-// move to the control stream. What was sent on it and not acknowledged keeps its
-// packet identifier, may be acknowledged on any stream, and is sent again on
-// the next connection, as all that is in flight [MQTT-4.4.0-1].
+// move to the control stream, which also goes on with its exchanges: resume.go
+// says how.
 //
 // # Order
 //
@@ -79,9 +78,10 @@ type Session struct {
 	connack *packet.Connack
 	bye     *packet.Disconnect
 	aliases aliasesOut
-	held    int // flights that hold a place of quota
-	inbound int // PUBLISH packets that hold a place of our Receive Maximum
-	answers int // packets other than PUBLISH that wait in lanes, by weight
+	held    int32    // flights that hold a place of quota
+	inbound int32    // PUBLISH packets that hold a place of our Receive Maximum
+	cut     *cutList // nil: empty
+	answers int      // packets other than PUBLISH that wait in lanes, by weight
 	scratch *scratch
 	auth    *authState // nil: CONNECT named no method
 
@@ -127,6 +127,9 @@ func (s *Session) Version() packet.Version { return s.version }
 // Connected reports whether packets are received: from Attach until EffectClose
 // or Detach.
 func (s *Session) Connected() bool { return s.state == connected }
+
+// Connection returns the number of the present or the last connection.
+func (s *Session) Connection() uint32 { return s.connection }
 
 // Ended reports whether EffectEnd was given.
 func (s *Session) Ended() bool { return s.state == ended }

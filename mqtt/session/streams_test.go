@@ -98,19 +98,109 @@ func TestWhenADataStreamClosesTheControlStreamTakesOver(t *testing.T) {
 		// The first of them acknowledges what was sent on the data stream.
 		b.receive(puback(id+1, 0))
 	}
-	require.Equal(t, []string{"4", "5", "1", "2", "3"}, got)
+	require.Equal(t, []string{"in flight", "4", "5", "1", "2", "3"}, got)
 }
 
-// [MQTT-4.4.0-1] allows to send again on a new connection only.
-func TestWhatWasSentOnAClosedStreamIsSentAgainOnTheNextConnection(t *testing.T) {
-	b := connected(t, session.Limits{}, packet.Properties{})
+// The stream may have ended before the client read what was sent on it.
+func TestWhatWasSentOnAStreamThatEndedIsSentAgainOnTheControlStream(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{ReceiveMaximum: packet.Some[uint16](4)})
 	b.subscribeOn(4, 1, "a")
-	b.s.Deliver(b.now, b.message("a", "x", 1), session.Delivery{QoS: 1, Stream: 4})
-	require.Len(t, b.sentOn(4), 1)
+	for _, qos := range []packet.QoS{1, 2, 2, 2} {
+		b.s.Deliver(b.now, b.message("a", "x", qos), session.Delivery{QoS: qos, Stream: 4})
+	}
+	require.False(t, b.s.Unsettled(4))
+	require.Len(t, b.sentOn(4), 4)
+	require.True(t, b.s.Unsettled(4))
+	b.deliver("a", "waits", 1)
+	b.receiveOn(4, pubrec(4, 0))
+	b.receiveOn(4, pubrec(3, 0))
+	require.Equal(t, []packet.Packet{pubrel(4, 0)}, []packet.Packet{b.next(4)}) // that of 3 is not sent before the end
 	b.s.StreamClosed(nil, b.now, 4)
+	require.False(t, b.s.Unsettled(4))
+
+	all := b.sent()
+	require.Equal(t, []packet.Packet{pubrel(4, 0), pubrel(3, 0)}, all[:2], "in the order of the PUBRECs")
+	require.Len(t, all, 4, "Receive Maximum holds")
+	for i, p := range all[2:] {
+		require.True(t, p.(*packet.Publish).Dup)
+		require.Equal(t, uint16(i+1), p.(*packet.Publish).PacketID)
+	}
+	b.receive(puback(1, 0))
+	require.Equal(t, "waits", string(b.publishes()[0].Payload))
+
+	// Once, unless the connection ends as well.
 	require.Empty(t, b.sent())
 	b.reconnect(packet.Properties{})
-	require.True(t, b.publishes()[0].Dup)
+	require.Len(t, b.sent(), 4)
+}
+
+func TestAMessageAcknowledgedOnAnotherStreamIsNotSentAgain(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{})
+	b.subscribeOn(4, 1, "a")
+	for range 2 {
+		b.s.Deliver(b.now, b.message("a", "x", 2), session.Delivery{QoS: 2, Stream: 4})
+	}
+	require.Len(t, b.sentOn(4), 2)
+	b.s.StreamClosed(nil, b.now, 4)
+	require.True(t, b.s.HasOutput(0))
+	b.receiveOn(8, pubrec(1, 0)) // the client goes on where it likes
+	require.Equal(t, []packet.Packet{pubrel(1, 0)}, b.sentOn(8))
+	require.Equal(t, uint16(2), b.publishes()[0].PacketID)
+	// That stream has the exchange now.
+	b.s.StreamClosed(nil, b.now, 8)
+	require.Equal(t, []packet.Packet{pubrel(1, 0)}, b.sent())
+	b.receive(pubcomp(1, 0))
+	require.Equal(t, 1, b.s.Inflight())
+}
+
+func TestAClientGoesOnWithAnExchangeOfAStreamThatEnded(t *testing.T) {
+	b := connected(t, session.Limits{ReceiveMaximum: 2}, packet.Properties{})
+	route := func(stream mqtt.StreamID, p *packet.Publish) int {
+		fx := b.receiveOn(stream, p)
+		for _, f := range fx {
+			require.Equal(t, session.EffectRoute, f.Kind)
+			b.s.Routed(b.now, f.Stream, f.PacketID, 0)
+		}
+		return len(fx)
+	}
+	again := func(id uint16) *packet.Publish {
+		p := publish(id, 2)
+		p.Dup = true
+		return p
+	}
+	require.Equal(t, 1, route(4, publish(1, 2)))
+	require.Equal(t, 1, route(4, publish(2, 2)))
+	b.s.StreamClosed(nil, b.now, 4)
+
+	// The first goes on with PUBLISH, the second, whose PUBREC came, with PUBREL.
+	require.Zero(t, route(0, again(1)))
+	require.Equal(t, []packet.Packet{pubrec(1, 0)}, b.sent())
+	b.receiveOn(8, pubrel(2, 0))
+	require.Equal(t, []packet.Packet{pubcomp(2, 0)}, b.sentOn(8))
+	b.receive(pubrel(1, 0))
+	require.Equal(t, []packet.Packet{pubcomp(1, 0)}, b.sent())
+
+	// Without DUP it is another message: some clients count for each stream.
+	require.Equal(t, 1, route(8, publish(1, 2)))
+	b.s.StreamClosed(nil, b.now, 8)
+	require.Equal(t, 1, route(0, publish(1, 2)))
+	require.Zero(t, route(0, again(1)))
+	require.Equal(t, 1, route(12, again(1)), "the old exchange was given up")
+	require.True(t, b.s.Connected(), "places of Receive Maximum come back")
+}
+
+func TestADeliveryForAStreamOfAnEarlierConnectionGoesToTheControlStream(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{})
+	b.subscribeOn(4, 1, "a")
+	d := session.Delivery{QoS: 1, Stream: 4, Connection: b.s.Connection()}
+	b.s.Deliver(b.now, b.message("a", "x", 1), d)
+	require.Len(t, b.sentOn(4), 1)
+	b.receiveOn(4, puback(1, 0))
+	b.reconnect(packet.Properties{})
+	b.subscribeOn(4, 1, "b")
+	b.s.Deliver(b.now, b.message("a", "x", 1), d)
+	require.Empty(t, b.sentOn(4))
+	require.Len(t, b.publishes(), 1)
 }
 
 func TestSubscriptionsOfDataStreamsDeliverOnTheControlStreamAfterAReconnect(t *testing.T) {

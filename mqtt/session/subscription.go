@@ -138,7 +138,7 @@ func (s *Session) receiveSubscribe(fx []Effect, now time.Time, stream mqtt.Strea
 	}
 	op.subscribe = &packet.Subscribe{PacketID: p.PacketID, Subscriptions: admitted, Properties: p.Properties}
 	s.ops = append(s.ops, op)
-	return append(fx, Effect{Kind: EffectSubscribe, Stream: stream, PacketID: p.PacketID, Subscribe: op.subscribe, New: isNew})
+	return append(fx, Effect{Kind: EffectSubscribe, Stream: stream, PacketID: p.PacketID, Subscribe: op.subscribe, Connection: s.connection, New: isNew})
 }
 
 // Subscribed says what became of the filters of an EffectSubscribe, in their
