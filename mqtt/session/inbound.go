@@ -87,7 +87,7 @@ func (s *Session) receivePublish(fx []Effect, now time.Time, stream mqtt.StreamI
 
 	st, repeated := receivedState(0), false
 	if p.QoS == packet.ExactlyOnce {
-		st, repeated = s.received.find(stream, p.PacketID, p.Dup)
+		st, repeated = s.findReceived(stream, p.PacketID, p.Dup)
 	}
 	holds := st&counted == 0
 	if holds {
@@ -201,7 +201,7 @@ func (s *Session) routedOn(stream mqtt.StreamID, id uint16) mqtt.StreamID {
 // receivePubrel completes an exchange of QoS 2 from the client.
 func (s *Session) receivePubrel(fx []Effect, now time.Time, stream mqtt.StreamID, p *packet.Ack) []Effect {
 	l := s.openLane(stream)
-	st, ok := s.received.find(stream, p.PacketID, true)
+	st, ok := s.findReceived(stream, p.PacketID, true)
 	if !ok {
 		s.queueAnswer(l, answer{id: p.PacketID, kind: packet.PUBCOMP, code: packet.PacketIDNotFound})
 		return fx

@@ -70,6 +70,35 @@ func (s *Session) sendAgain(now time.Time) (Outgoing, bool) {
 	return Outgoing{}, false
 }
 
+// findReceived looks for an exchange of QoS 2 that the client goes on with on a
+// stream: of that stream, carried over, or, if the client sends again, of another
+// stream that is open as far as we know, for the news of its end may come later.
+func (s *Session) findReceived(stream mqtt.StreamID, id uint16, again bool) (receivedState, bool) {
+	st, ok := s.received.find(stream, id, again)
+	if ok || !again || len(s.received) == 0 || len(s.data) == 0 {
+		return st, ok
+	}
+	from, ok := mqtt.ControlStream, false
+	if stream != mqtt.ControlStream {
+		_, ok = s.received[receivedKey{mqtt.ControlStream, id}]
+	}
+	for other := range s.data {
+		if _, there := s.received[receivedKey{other, id}]; there && other != stream {
+			if ok {
+				return 0, false // the identifier alone does not tell which
+			}
+			from, ok = other, true
+		}
+	}
+	if !ok {
+		return 0, false
+	}
+	st = s.received[receivedKey{from, id}] | resumed
+	s.received.remove(from, id)
+	s.received.put(stream, id, st)
+	return st, true
+}
+
 // StreamClosed tells that a data stream has ended, whoever ended it. The
 // connection lives on. Nothing more must be received on the stream, and nothing
 // that Next has given for it must be written after what Next gives for the
