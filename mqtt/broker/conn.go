@@ -52,6 +52,7 @@ type conn struct {
 	linkCode atomic.Uint64
 	lingered atomic.Bool // the first half of the linger is over
 	late     atomic.Bool // CONNECT did not come in time
+	unproven atomic.Bool // the handshake is not complete, and most packets wait for it
 
 	spilling atomic.Bool  // its client has a spill
 	holds    atomic.Int32 // reading goroutines that are held back
@@ -209,6 +210,9 @@ func (in *inlet) read() {
 			in.tell()
 		}
 		h, body, err := in.reader.Next()
+		if err == nil && cn.unproven.Load() {
+			err = cn.prove(h.Type)
+		}
 		if !ready {
 			in.src.now = time.Now()
 		}

@@ -21,12 +21,10 @@ const noIdleTimeout = 10 * 365 * 24 * time.Hour
 // begin waits for the handshake, the control stream and CONNECT, and attaches
 // the connection to its client. It reports false if there is nothing to serve.
 func (cn *conn) begin(room int) bool {
-	// What was sent in a handshake that is not complete may be a replay, and a
-	// replayed CONNECT would take over the live session. The timer
-	// closes the link if the peer takes too long over any of this.
+	// The timer closes the link if the peer takes too long over any of this.
 	ctx := cn.link.Context()
-	if err := cn.link.Handshake(ctx); err != nil {
-		cn.refused("", packet.UnspecifiedError, "handshake: "+err.Error())
+	early := cn.earlyPolicy()
+	if early == mqtt.EarlyOff && !cn.handshake("") {
 		return false
 	}
 	stream, err := cn.link.AcceptStream(ctx)
@@ -45,6 +43,9 @@ func (cn *conn) begin(room int) bool {
 	cn.in.src.now = time.Now()
 	if err != nil {
 		cn.refuseError(err)
+		return false
+	}
+	if !cn.early(early, p) && !cn.handshake(p.ClientID) {
 		return false
 	}
 	if room != roomForOne {

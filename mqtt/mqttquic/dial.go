@@ -60,9 +60,14 @@ type Dialer struct {
 	// Default 1 MiB and 2 MiB.
 	StreamWindow, ConnWindow int64
 
-	// Sessions lets a connection resume a TLS session. Early data (0-RTT) is
-	// never sent: a CONNECT could be replayed.
+	// Sessions lets a connection resume a TLS session.
 	Sessions transport.SessionCache
+
+	// EarlyData lets DialLink return before the handshake, if Sessions has a
+	// session, and what is written then travel with the first packets (0-RTT).
+	// Whoever records them can send them again, and a server may let that take
+	// effect: ours does not, by default. See [Link.Handshake].
+	EarlyData bool
 
 	// CongestionControl and QLog are those of [transport.Config].
 	CongestionControl string
@@ -76,10 +81,10 @@ func (d *Dialer) Scheme(name string) (mqtt.Scheme, bool) {
 }
 
 // DialLink connects to the host of an mqtt+quic URL, of which nothing else
-// counts, and completes the handshake. A nil tlsConf is the zero Config. The Link
+// counts, and completes the handshake, but for EarlyData. A nil tlsConf is the zero Config. The Link
 // is a [*Link].
 func (d *Dialer) DialLink(ctx context.Context, u *url.URL, tlsConf *tls.Config) (mqtt.Link, error) {
-	c, err := d.dial(ctx, u.Host, tlsConf)
+	c, err := d.dial(ctx, u.Host, tlsConf, d.EarlyData)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +99,7 @@ func (d *Dialer) DialLink(ctx context.Context, u *url.URL, tlsConf *tls.Config) 
 // connection: what was written last, usually a DISCONNECT, is not lost.
 // The deadlines, addresses and errors are as net.Conn describes them.
 func (d *Dialer) DialConn(ctx context.Context, addr string) (net.Conn, error) {
-	c, err := d.dial(ctx, addr, d.TLS)
+	c, err := d.dial(ctx, addr, d.TLS, false)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +119,7 @@ func (d *Dialer) DialURL(ctx context.Context, u *url.URL) (net.Conn, error) {
 	return d.DialConn(ctx, u.Host)
 }
 
-func (d *Dialer) dial(ctx context.Context, addr string, tlsConf *tls.Config) (transport.Conn, error) {
+func (d *Dialer) dial(ctx context.Context, addr string, tlsConf *tls.Config, early bool) (transport.Conn, error) {
 	if d.Transport == nil && d.Endpoint == nil {
 		return nil, errors.New("mqttquic: neither Transport nor Endpoint of the Dialer is set")
 	}
@@ -137,6 +142,7 @@ func (d *Dialer) dial(ctx context.Context, addr string, tlsConf *tls.Config) (tr
 		StreamWindow:      orDefault(d.StreamWindow, defaultStreamWindow),
 		ConnWindow:        orDefault(d.ConnWindow, defaultConnWindow),
 		Sessions:          d.Sessions,
+		EarlyData:         early,
 		CongestionControl: d.CongestionControl,
 		QLog:              d.QLog,
 	}

@@ -17,6 +17,7 @@ import (
 type Link struct {
 	conn   transport.Conn
 	server bool
+	early  mqtt.EarlyPolicy
 }
 
 // Wrap makes a Link of an established connection, on which no stream was
@@ -25,7 +26,9 @@ type Link struct {
 // The [transport.Config] that the connection was made with should grant 10
 // streams or more to a client and no stream to a server. Unidirectional streams
 // that it grants are never accepted, and datagrams never received.
-func Wrap(conn transport.Conn, server bool) *Link { return &Link{conn, server} }
+func Wrap(conn transport.Conn, server bool) *Link {
+	return &Link{conn: conn, server: server, early: mqtt.EarlyOff}
+}
 
 // Conn returns the QUIC connection, for its statistics, and for a client to
 // migrate it.
@@ -62,7 +65,17 @@ func (l *Link) OpenStream(ctx context.Context) (mqtt.Stream, error) {
 func (l *Link) Carrier() mqtt.Carrier { return mqtt.QUIC }
 
 // Handshake waits until the peer is known and nothing read can be a replay.
-func (l *Link) Handshake(ctx context.Context) error { return l.conn.Handshake(ctx) }
+// [mqtt.ErrEarlyDataRejected] says that streams opened before are dead.
+func (l *Link) Handshake(ctx context.Context) error {
+	err := l.conn.Handshake(ctx)
+	if errors.Is(err, transport.ErrEarlyDataRejected) {
+		return mqtt.ErrEarlyDataRejected
+	}
+	return err
+}
+
+// Early says what may take effect before the handshake is complete.
+func (l *Link) Early() mqtt.EarlyPolicy { return l.early }
 
 // TLS returns what the handshake negotiated, nil before it is complete.
 func (l *Link) TLS() *tls.ConnectionState {

@@ -51,6 +51,12 @@ type ListenConfig struct {
 	// Default 1 MiB and 2 MiB.
 	StreamWindow, ConnWindow int64
 
+	// EarlyData says what becomes of early data. Replays are known by the
+	// first connection ID that the client chose, as long as the listener lives:
+	// with EarlyIdempotent and EarlyAll, session ticket keys must not outlive
+	// it. Early data is refused if the engine cannot have it.
+	EarlyData mqtt.EarlyPolicy
+
 	// CongestionControl and QLog are those of [transport.Config].
 	CongestionControl string
 	QLog              func(connID []byte, client bool) io.WriteCloser
@@ -116,7 +122,10 @@ type Listener struct {
 	ep     transport.Endpoint
 	ln     transport.Listener
 	others map[string]func(transport.Conn) // by ALPN
-	wg     sync.WaitGroup                  // of connections with another protocol; Add only under mu while not closed
+	early  mqtt.EarlyPolicy
+	seen   firstFlights
+	queue  *earlyQueue    // nil: the engine's own, of completed handshakes
+	wg     sync.WaitGroup // of connections with another protocol; Add only under mu while not closed
 
 	mu     sync.Mutex
 	conns  int  // accepted and not ended; guarded by mu
@@ -130,6 +139,7 @@ func Listen(t transport.Transport, pc net.PacketConn, cfg *ListenConfig) (*Liste
 	if err != nil {
 		return nil, errors.Join(err, pc.Close())
 	}
+	tc.EarlyData = cfg.EarlyData != mqtt.EarlyOff && t.Features().EarlyData
 	ep, err := t.Open(pc, &cfg.Options)
 	if err != nil {
 		return nil, errors.Join(err, pc.Close())
@@ -138,9 +148,12 @@ func Listen(t transport.Transport, pc net.PacketConn, cfg *ListenConfig) (*Liste
 	if err != nil {
 		return nil, errors.Join(err, ep.Close())
 	}
-	l := &Listener{ep: ep, ln: ln, others: make(map[string]func(transport.Conn), len(cfg.Others))}
+	l := &Listener{ep: ep, ln: ln, early: cfg.EarlyData, others: make(map[string]func(transport.Conn), len(cfg.Others))}
 	for _, o := range cfg.Others {
 		l.others[o.ALPN] = o.Serve
+	}
+	if tc.EarlyData {
+		l.queue = newEarlyQueue(ln)
 	}
 	return l, nil
 }
@@ -157,12 +170,13 @@ func ListenAddr(t transport.Transport, addr string, cfg *ListenConfig) (*Listene
 	return Listen(t, pc, cfg)
 }
 
-// Accept returns the next connection whose handshake is complete, as a [*Link].
+// Accept returns the next connection, as a [*Link]. The handshake is complete, but
+// for a client that has sent early data: see [Link.Handshake] and [Link.Early].
 // It waits for nothing else of the client: its first stream may come late or never.
 // Meanwhile it hands connections with one of [ListenConfig.Others] to that.
 func (l *Listener) Accept(ctx context.Context) (mqtt.Link, error) {
 	for {
-		c, err := l.ln.Accept(ctx)
+		c, err := l.next(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -177,13 +191,18 @@ func (l *Listener) Accept(ctx context.Context) (mqtt.Link, error) {
 		context.AfterFunc(c.Context(), l.connEnded)
 		switch {
 		case serve == nil:
-			return Wrap(c, true), nil
+			link := Wrap(c, true)
+			link.early = l.policy(c)
+			return link, nil
 		case !serving:
 			_ = c.CloseWithError(0, "") // it came too late
 		default:
 			go func() { // ends with the connection
 				defer l.wg.Done()
-				serve(c)
+				// Others know nothing of this listener's early data.
+				if c.Handshake(c.Context()) == nil {
+					serve(c)
+				}
 			}()
 		}
 	}
@@ -208,6 +227,9 @@ func (l *Listener) Close() error {
 	last := l.conns == 0
 	l.mu.Unlock()
 	err := l.ln.Close()
+	if l.queue != nil {
+		l.queue.close()
+	}
 	if last {
 		err = errors.Join(err, l.ep.Close())
 	}
@@ -221,6 +243,9 @@ func (l *Listener) CloseNow() error {
 	l.closed = true
 	l.mu.Unlock()
 	err := l.ep.Close() // the first call counts
+	if l.queue != nil {
+		l.queue.close()
+	}
 	l.wg.Wait()
 	return err
 }

@@ -1,6 +1,7 @@
 package mqttquic_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"net"
@@ -29,10 +30,12 @@ const latency = 50 * time.Millisecond
 // socket, for one engine.
 type world struct {
 	*testing.T
+	engine    transport.Transport
 	router    *router
 	listener  *mqttquic.Listener
 	endpoint  transport.Endpoint // the client's
 	clientTLS *tls.Config
+	serverTLS *tls.Config // of the listener, if it was not given one
 }
 
 var (
@@ -58,7 +61,7 @@ func simulate(t *testing.T, cfg *mqttquic.ListenConfig, f func(w *world, e trans
 	for _, e := range engine.All() {
 		t.Run(e.Name(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := &world{T: t, router: new(router), clientTLS: clientTLS}
+				w := &world{T: t, engine: e, router: new(router), clientTLS: clientTLS, serverTLS: serverTLS}
 				serverSocket, clientSocket := w.socket(serverAddr), w.socket(clientAddr)
 				var err error
 				w.listener, err = mqttquic.Listen(e, serverSocket, &c)
@@ -131,6 +134,8 @@ type router struct {
 	drop atomic.Bool // it loses the next packet of the client
 
 	mu  sync.Mutex
+	tap [][]byte     // what the client has sent since record; guarded by mu
+	rec bool         // guarded by mu
 	nat *net.UDPAddr // how the world sees clientAddr; guarded by mu; nil: as it is
 }
 
@@ -140,11 +145,27 @@ func (r *router) rebind(to *net.UDPAddr) {
 	r.nat = to
 }
 
+// record keeps what the client sends, until stop returns it.
+func (r *router) record() (stop func() [][]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tap, r.rec = nil, true
+	return func() [][]byte {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.rec = false
+		return r.tap
+	}
+}
+
 func (r *router) SendPacket(p simnet.Packet) error {
 	r.mu.Lock()
 	nat := r.nat
-	r.mu.Unlock()
 	fromClient := p.From.String() == clientAddr.String()
+	if r.rec && fromClient {
+		r.tap = append(r.tap, bytes.Clone(p.Data))
+	}
+	r.mu.Unlock()
 	if r.down.Load() || fromClient && r.drop.Swap(false) {
 		return nil
 	}

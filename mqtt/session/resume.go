@@ -15,8 +15,8 @@ import (
 // When a data stream ends, and the connection does not, the control stream goes
 // on with it at once. [MQTT-4.4.0-1] forbids to send again at any other time than
 // on a new network connection, because on one that lives everything arrives. But
-// what the specification calls so is "an ordered, lossless stream of bytes in both
-// directions" (Section 1.2, Network Connection), and a data stream that was cut
+// what the specification calls so (Section 1.2) is ordered and lossless in both
+// directions, and a data stream that was cut
 // is one no more: what was written on it may never have been read. So the
 // exchanges of a stream that has ended resume on the control stream by the rules
 // for a new connection: PUBREL in the order of the PUBRECs, then PUBLISH with
