@@ -135,6 +135,7 @@ func newClient(cfg *Config) (*Client, error) {
 		topicAliasMaximum: uint16(c.cfg.TopicAliasMaximum),
 		topicAliases:      c.cfg.TopicAliases,
 		keepAlive:         c.cfg.KeepAlive,
+		streams:           c.cfg.Streams,
 	})
 	c.dispatch = newDispatcher(c)
 	c.requester.setup = make(chan struct{}, 1)
@@ -182,7 +183,7 @@ func (c *Client) setDefaults() error {
 	case cfg.Reconnect.Min < 0 || cfg.Reconnect.Max < cfg.Reconnect.Min:
 		return errors.New("client: Config.Reconnect needs 0 < Min <= Max")
 	}
-	err := cfg.Queue.check()
+	err := errors.Join(cfg.Queue.check(), cfg.Streams.check())
 	if err != nil {
 		return err
 	}
@@ -307,7 +308,11 @@ func (c *Client) drain(ctx context.Context) error {
 			return err
 		}
 	}
+	cn := c.conn
 	c.mu.Unlock()
+	if cn != nil {
+		cn.finishStreams(ctx)
+	}
 	return nil
 }
 

@@ -141,6 +141,16 @@ type Config struct {
 	// they are kept.
 	Queue Queue
 
+	// Streams says which streams are used on carriers that have several. Default
+	// Control.
+	Streams StreamPolicy
+
+	// EarlyData lets CONNECT travel with the first packets of a connection that
+	// resumes a TLS session, on a carrier whose dialer has early data. Whoever
+	// records them can send them again, and a server may let that take effect: it
+	// must be one that does not, as ours.
+	EarlyData bool
+
 	// Logger gets connections, their loss and what the client tolerates. If
 	// nil nothing is logged.
 	Logger *slog.Logger

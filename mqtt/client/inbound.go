@@ -18,6 +18,9 @@ type reception struct {
 	qos       packet.QoS
 	delivered bool   // the application has had it
 	owed      uint64 // epoch in which an acknowledgement is owed
+
+	cut  bool          // of a data stream that has ended: what has no DUP is another message
+	from mqtt.StreamID // that stream
 }
 
 type inbound struct {
@@ -48,12 +51,15 @@ func (m *machine) receivePublish(stream mqtt.StreamID, p *packet.Publish) (bool,
 	if known && m.version == packet.V31 && !p.Dup && r.owed != m.epoch {
 		known = false // the server has lost the session and begins anew
 	}
+	if known && r.cut && !p.Dup {
+		known = false
+	}
 	switch {
 	case known && r.qos != p.QoS:
 		return false, &ProtocolError{packet.PacketIDInUse, "packet identifier of another message"}
 	case known:
 		// The message itself is on its way to the application, or was there.
-		r.owed = m.epoch
+		r.owed, r.cut = m.epoch, false
 		if r.delivered {
 			m.sendAck(stream, packet.PUBREC, p.PacketID, 0)
 		}
@@ -113,7 +119,10 @@ func (m *machine) delivered(epoch, session uint64, stream mqtt.StreamID, qos pac
 	}
 	r, ok := m.received[key]
 	if !ok {
-		return
+		stream, key.stream = mqtt.ControlStream, mqtt.ControlStream
+		if r, ok = m.received[key]; !ok || r.from == mqtt.ControlStream {
+			return
+		}
 	}
 	r.delivered = true
 	m.received[key] = r
@@ -147,6 +156,7 @@ func (m *machine) suspendInbound() {
 			delete(m.received, key)
 		}
 	}
+	m.cutInbound(mqtt.ControlStream)
 }
 
 func (m *machine) loseInbound() { clear(m.received) }

@@ -27,6 +27,9 @@ type conn struct {
 	failed   chan struct{} // closed with the first error
 	err      error         // valid after failed: why the connection ends
 	over     chan struct{} // closed when the supervisor has ended the connection
+
+	wg   sync.WaitGroup                // of everything that reads and writes
+	data map[mqtt.StreamID]*dataStream // by the machine's numbers; guarded by c.mu
 }
 
 // lingerTimeout is how long the end of a connection may take: the last packets to
@@ -78,15 +81,6 @@ func orContext(ctx context.Context, err error) error {
 
 // handshake sends CONNECT and waits for CONNACK.
 func (c *Client) handshake(ctx context.Context, link mqtt.Link) (*conn, *packet.Connack, error) {
-	// CONNECT has credentials: it waits until the server is known and is
-	// never part of early data, which could be replayed.
-	if err := link.Handshake(ctx); err != nil {
-		return nil, nil, err
-	}
-	stream, err := link.OpenStream(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
 	c.mu.Lock()
 	p := c.connectPacket(c.m.epoch == 0)
 	c.mu.Unlock()
@@ -94,7 +88,8 @@ func (c *Client) handshake(ctx context.Context, link mqtt.Link) (*conn, *packet.
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := stream.Write(b); err != nil {
+	stream, err := c.sendConnect(ctx, link, b)
+	if err != nil {
 		return nil, nil, err
 	}
 	in := mqtt.NewReader(stream, c.cfg.MaximumPacketSize)
@@ -153,6 +148,7 @@ func (c *Client) attach(cn *conn, ack *packet.Connack) error {
 	if ack.Properties != nil && ack.Properties.AssignedClientID != "" {
 		c.clientID = ack.Properties.AssignedClientID
 	}
+	c.m.startStreams(cn.link.Carrier().Streams())
 	if c.m.log != nil {
 		c.m.log.clientID = c.clientID
 	}
@@ -186,10 +182,9 @@ func (cn *conn) fail(err error) {
 // start starts reader and writer. Wait on the result after over is closed and the
 // link as well.
 func (cn *conn) start() *sync.WaitGroup {
-	var wg sync.WaitGroup
-	wg.Go(cn.readLoop)  // ends when the link does
-	wg.Go(cn.writeLoop) // ends when the link does, when sealed, or with over
-	return &wg
+	cn.wg.Go(cn.readLoop)  // ends when the link does
+	cn.wg.Go(cn.writeLoop) // ends when the link does, when sealed, or with over
+	return &cn.wg
 }
 
 // flush encodes what the machine has to send, as long as there is room, and wakes
@@ -203,6 +198,13 @@ func (c *Client) flush() {
 		o, ok := c.m.next()
 		if !ok {
 			break
+		}
+		if o.stream != mqtt.ControlStream {
+			cn.onStream(&o)
+			continue
+		}
+		if o.stale() {
+			continue
 		}
 		out, err := o.append(c.buffer(), c.cfg.Version)
 		if err != nil {

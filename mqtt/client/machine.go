@@ -40,6 +40,7 @@ type machine struct {
 	inbound
 	requests
 	keepAlive
+	slots slots
 
 	completed []completion
 
@@ -55,6 +56,7 @@ type machineConfig struct {
 	topicAliasMaximum uint16 // that the server may use
 	topicAliases      uint16 // that we may use
 	keepAlive         time.Duration
+	streams           StreamPolicy
 }
 
 // serverLimits is what a CONNACK says about the server (MQTT 5, Section 3.2.2.3).
@@ -110,7 +112,7 @@ func (o *outgoing) append(dst []byte, v packet.Version) ([]byte, error) {
 }
 
 func newMachine(cfg machineConfig) *machine {
-	m := &machine{version: cfg.version, cfg: cfg, nextID: 1}
+	m := &machine{version: cfg.version, cfg: cfg, nextID: 1, slots: newSlots(cfg.streams)}
 	m.outbound.byID = make(map[uint16]*flight)
 	m.inbound.received = make(map[inboundID]reception)
 	m.requests.byID = make(map[uint16]*request)
@@ -139,7 +141,10 @@ func (m *machine) attach(now time.Time, c *packet.Connack, cleanStart bool) erro
 	}
 	m.resumeRequests(!c.SessionPresent)
 	if !c.SessionPresent {
-		m.resubscribe()
+		m.resubscribe(func(*subscription) bool { return true }, false)
+	} else if m.slots.enabled {
+		// Until then they deliver on the control stream, or not at all.
+		m.resubscribe(func(s *subscription) bool { return s.slot != 0 }, true)
 	}
 	m.resumeOutbound()
 	m.resumeInbound(m.cfg.topicAliasMaximum)
@@ -165,6 +170,7 @@ func (m *machine) detach() {
 	m.control, m.head = m.control[:0], 0
 	m.suspendOutbound()
 	m.suspendInbound()
+	m.slots.enabled = false
 	m.stopKeepAlive()
 }
 

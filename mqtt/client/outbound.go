@@ -13,17 +13,20 @@ const flightOverhead = 192
 type flight struct {
 	prev, next *flight
 
-	wire []byte // the PUBLISH, encoded without DUP and without a valid packet identifier
-	idAt int    // where in wire the packet identifier belongs, unless qos is 0
-	seq  uint64 // names it in the session log; 0: there is none
-	qos  packet.QoS
+	wire     []byte // the PUBLISH, encoded without DUP and without a valid packet identifier
+	idAt     int    // where in wire the packet identifier belongs, unless qos is 0
+	seq      uint64 // names it in the session log; 0: there is none
+	topicLen int    // the topic is before it
+	qos      packet.QoS
 
-	id        uint16 // 0: none yet
-	released  bool   // PUBREC has come: PUBREL is what may be repeated
-	sent      bool   // on this connection
-	ever      bool   // within this session, so that sending again needs DUP
-	seen      bool   // ever sent to any server
-	abandoned bool   // nobody waits for it any more
+	slot      slot
+	stream    mqtt.StreamID // that it was sent on
+	id        uint16        // 0: none yet
+	released  bool          // PUBREC has come: PUBREL is what may be repeated
+	sent      bool          // on this connection
+	ever      bool          // within this session, so that sending again needs DUP
+	seen      bool          // ever sent to any server
+	abandoned bool          // nobody waits for it any more
 	finished  bool
 
 	wait chan outcome // capacity 1, for Publish; or
@@ -49,7 +52,7 @@ func newFlight(p *packet.Publish, v packet.Version) (*flight, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &flight{wire: wire, idAt: n + 2 + len(p.Topic), qos: p.QoS}, nil
+	return &flight{wire: wire, idAt: n + 2 + len(p.Topic), topicLen: len(p.Topic), qos: p.QoS}, nil
 }
 
 const (
@@ -135,7 +138,7 @@ func (m *machine) nextFlight() (outgoing, bool) {
 	for f := m.cursor; f != nil; f = m.cursor {
 		if f.released {
 			m.cursor = f.next
-			f.sent = true
+			f.sent, f.stream = true, mqtt.ControlStream
 			m.inFlight++
 			return outgoing{stream: mqtt.ControlStream, kind: packet.PUBREL, id: f.id}, true
 		}
@@ -149,7 +152,7 @@ func (m *machine) nextFlight() (outgoing, bool) {
 		if f.qos == packet.AtMostOnce {
 			f.seen = true
 			m.finish(f, Result{}, nil)
-			return outgoing{stream: mqtt.ControlStream, kind: packet.PUBLISH, flight: f}, true
+			return outgoing{stream: m.streamOf(m.slots.ofFlight(f)), kind: packet.PUBLISH, flight: f}, true
 		}
 		if f.id == 0 {
 			if f.id = m.newID(); f.id == 0 {
@@ -163,7 +166,9 @@ func (m *machine) nextFlight() (outgoing, bool) {
 		dup := f.ever
 		f.sent, f.ever, f.seen = true, true, true
 		m.inFlight++
-		return outgoing{stream: mqtt.ControlStream, kind: packet.PUBLISH, id: f.id, flight: f, dup: dup}, true
+		f.slot = m.slots.ofFlight(f)
+		f.stream = m.streamOf(f.slot)
+		return outgoing{stream: f.stream, kind: packet.PUBLISH, id: f.id, flight: f, dup: dup}, true
 	}
 	return outgoing{}, false
 }
@@ -286,6 +291,7 @@ func (m *machine) receivePubrec(stream mqtt.StreamID, a *packet.Ack) error {
 	if !f.sent {
 		return nil
 	}
+	f.stream = stream
 	m.sendAck(stream, packet.PUBREL, a.PacketID, 0)
 	return nil
 }

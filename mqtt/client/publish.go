@@ -93,6 +93,17 @@ func (c *Client) publishQoS0(ctx context.Context, p *packet.Publish, done func(e
 			f.done = done
 			return true, c.submit(ctx, f)
 		}
+		if c.conn != nil && c.m.slots.enabled {
+			if d := c.conn.dataStream(c.m.streamOf(c.m.slots.of(p.Topic))); d != nil && len(d.out) < outMax {
+				defer c.mu.Unlock()
+				return false, d.publishQoS0(p)
+			} else if d != nil {
+				if err := c.waitRoom(ctx); err != nil {
+					return false, &PublishError{State: NotSent, Err: err}
+				}
+				continue
+			}
+		}
 		if c.conn != nil && len(c.out) < outMax {
 			break
 		}

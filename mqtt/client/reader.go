@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/mqtt/packet"
 )
 
@@ -12,8 +13,10 @@ import (
 // and to the dispatcher together.
 type reader struct {
 	*conn
-	batch  *batch // messages not handed to the dispatcher yet; nil: none
-	bytes  uint64 // read since the machine was told
+	in     *mqtt.Reader
+	id     mqtt.StreamID // the machine's number
+	batch  *batch        // messages not handed to the dispatcher yet; nil: none
+	bytes  uint64        // read since the machine was told
 	topics [topicCache]string
 	done   []completion
 
@@ -35,15 +38,9 @@ const topicCache = 64
 const maxBacklog = 8192
 
 func (cn *conn) readLoop() {
-	r := &reader{conn: cn}
+	r := &reader{conn: cn, in: cn.in, id: mqtt.ControlStream}
 	err := r.run()
-	if r.batch != nil {
-		// The messages before the one that ended the connection.
-		if r.process(nil) != nil {
-			r.batch.items = r.batch.items[:r.batch.processed]
-		}
-		r.handOver()
-	}
+	r.rest()
 	cn.in.Release()
 	if !errors.Is(err, errOver) {
 		cn.fail(err)
@@ -54,6 +51,16 @@ func (cn *conn) readLoop() {
 		// read, or the carrier would answer it with a reset, which may
 		// overtake what was written last. The supervisor bounds the time.
 		_, _ = io.Copy(io.Discard, cn.stream)
+	}
+}
+
+// rest hands over the messages before the one that ended the stream.
+func (r *reader) rest() {
+	if r.batch != nil {
+		if r.process(nil) != nil {
+			r.batch.items = r.batch.items[:r.batch.processed]
+		}
+		r.handOver()
 	}
 }
 
@@ -188,7 +195,7 @@ func (r *reader) process(p packet.Packet) error {
 	r.bytes = 0
 	err := r.processBatch()
 	if err == nil && p != nil {
-		err = c.m.receive(r.stream.ID(), p)
+		err = c.m.receive(r.id, p)
 		c.newRoutes()
 		c.freed()
 	}
@@ -275,7 +282,7 @@ func (r *reader) newBatch() error {
 	}
 	b := batches.Get().(*batch)
 	c.mu.Lock()
-	b.stream, b.epoch, b.session = r.stream.ID(), c.m.epoch, c.m.session
+	b.stream, b.epoch, b.session = r.id, c.m.epoch, c.m.session
 	c.mu.Unlock()
 	b.slot, b.overdrawn = slot, !slot
 	r.batch = b

@@ -22,8 +22,10 @@ type request struct {
 	// granted those that took their places.
 	replaced []subscription
 
-	id   uint16
-	wait chan requestOutcome // capacity 1
+	slot   slot
+	stream mqtt.StreamID // that it was sent on
+	id     uint16
+	wait   chan requestOutcome // capacity 1
 }
 
 type requestOutcome struct {
@@ -49,6 +51,7 @@ type subscription struct {
 	subID   uint32 // 0: none
 	handler func(*packet.Publish)
 	by      *request // that made it, or made it again
+	slot    slot
 }
 
 // requests are not part of a session: SUBSCRIBE and UNSUBSCRIBE are not repeated
@@ -81,11 +84,12 @@ func (m *machine) request(r *request) error {
 	if err := m.requestRefused(r); err != nil {
 		return err
 	}
+	r.slot = m.ofRequest(r)
 	m.pending = append(m.pending, r)
 	if r.subscribe != nil {
 		// Messages may come before the SUBACK.
 		for _, s := range r.subscribe.Subscriptions {
-			if old, ok := m.putSubscription(subscription{s, r.group, r.subID, r.handler, r}); ok && old.by != r {
+			if old, ok := m.putSubscription(subscription{s, r.group, r.subID, r.handler, r, r.slot}); ok && old.by != r {
 				r.replaced = append(r.replaced, old)
 			}
 		}
@@ -162,7 +166,8 @@ func (m *machine) sendRequest(r *request) {
 		return
 	}
 	m.requests.byID[r.id] = r
-	m.send(outgoing{stream: mqtt.ControlStream, packet: r.packet(r.id)})
+	r.stream = m.streamOf(r.slot)
+	m.send(outgoing{stream: r.stream, packet: r.packet(r.id)})
 }
 
 func (m *machine) finishRequest(r *request, codes []packet.ReasonCode, err error) {
@@ -296,8 +301,9 @@ func (m *machine) resumeRequests(lost bool) {
 }
 
 // resubscribe makes the subscriptions again that a server has lost, all but those
-// that pending requests make anyway. Those of one Subscribe call stay together.
-func (m *machine) resubscribe() {
+// that pending requests make anyway. Those of one Subscribe call stay together. If
+// the server may still have them, it is not to send retained messages for those.
+func (m *machine) resubscribe(which func(*subscription) bool, kept bool) {
 	inRequest := make(map[string]bool)
 	for _, r := range m.pending {
 		for _, f := range r.filters() {
@@ -309,7 +315,7 @@ func (m *machine) resubscribe() {
 	size := 0
 	for i := range m.subscriptions {
 		s := &m.subscriptions[i]
-		if inRequest[s.Filter] {
+		if inRequest[s.Filter] || !which(s) {
 			continue
 		}
 		if code := m.filterRefused(s.Filter); code != 0 {
@@ -321,15 +327,19 @@ func (m *machine) resubscribe() {
 			s.subID = 0
 		}
 		size += 2 + len(s.Filter) + 1
-		if r == nil || r.subID != s.subID || len(r.subscribe.Subscriptions) >= resubscribeBatch ||
+		if r == nil || r.subID != s.subID || r.slot != s.slot || len(r.subscribe.Subscriptions) >= resubscribeBatch ||
 			size > m.server.maxPacket-subscribeOverhead {
 			if r != nil {
 				m.startAgain(r)
 			}
-			r = &request{subscribe: new(packet.Subscribe), subID: s.subID, again: true}
+			r = &request{subscribe: new(packet.Subscribe), subID: s.subID, slot: s.slot, again: true}
 			size = 2 + len(s.Filter) + 1
 		}
-		r.subscribe.Subscriptions = append(r.subscribe.Subscriptions, s.Subscription)
+		again := s.Subscription
+		if kept && m.version >= packet.V5 {
+			again.RetainHandling = max(again.RetainHandling, 1)
+		}
+		r.subscribe.Subscriptions = append(r.subscribe.Subscriptions, again)
 		s.by = r
 	}
 	if r != nil {

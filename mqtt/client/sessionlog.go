@@ -269,5 +269,5 @@ func flightOf(wire []byte, v packet.Version) (*flight, bool) {
 	if p.Decode(h, wire[n:], v) != nil || p.Topic == "" {
 		return nil, false
 	}
-	return &flight{wire: append([]byte(nil), wire...), idAt: n + 2 + len(p.Topic), qos: p.QoS}, true
+	return &flight{wire: append([]byte(nil), wire...), idAt: n + 2 + len(p.Topic), topicLen: len(p.Topic), qos: p.QoS}, true
 }

@@ -32,6 +32,36 @@ func (c *Client) Subscribe(ctx context.Context, handler func(*packet.Publish), s
 // Unsubscribe ends subscriptions and waits for the server's answer, as Subscribe
 // does. Messages may arrive until it returns.
 func (c *Client) Unsubscribe(ctx context.Context, filters ...string) ([]packet.ReasonCode, error) {
+	if c.cfg.Streams == Control || len(filters) == 0 {
+		return c.unsubscribe(ctx, filters)
+	}
+	// Some servers know a subscription only on the stream that it was made on.
+	c.mu.Lock()
+	at := make(map[slot][]int)
+	for i, f := range filters {
+		n := c.m.ofRequest(&request{unsubscribe: &packet.Unsubscribe{Filters: []string{f}}})
+		at[n] = append(at[n], i)
+	}
+	c.mu.Unlock()
+	codes := make([]packet.ReasonCode, len(filters))
+	var failed error
+	for _, indexes := range at {
+		some := make([]string, len(indexes))
+		for i, index := range indexes {
+			some[i] = filters[index]
+		}
+		got, err := c.unsubscribe(ctx, some)
+		if failed == nil {
+			failed = err
+		}
+		for i, code := range got {
+			codes[indexes[i]] = code
+		}
+	}
+	return codes, failed
+}
+
+func (c *Client) unsubscribe(ctx context.Context, filters []string) ([]packet.ReasonCode, error) {
 	return c.request(ctx, &request{unsubscribe: &packet.Unsubscribe{Filters: slices.Clone(filters)}})
 }
 
