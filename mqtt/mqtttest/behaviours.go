@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyquic/anyquic/mqtt/broker"
+	"github.com/anyquic/anyquic/mqtt/client"
 	"github.com/anyquic/anyquic/mqtt/packet"
 	"github.com/anyquic/anyquic/mqtt/session"
 )
@@ -366,5 +368,107 @@ var behaviourCases = []testCase{
 		p.expectDisconnect(packet.KeepAliveTimeout)
 		d.expectEnd()
 		require.Greater(r, time.Since(began), time.Second)
+	}},
+}
+
+// streamPolicies are those of package client, for subtests.
+var streamPolicies = map[string]client.StreamPolicy{
+	"control": client.Control, "topic": client.PerTopic, "hash": client.Hash(3), "dedicated": client.Dedicated,
+}
+
+// clientStreamCases are about package client on carriers with streams.
+var clientStreamCases = []testCase{
+	{"ClientUsesStreamsAsItsPolicySays", func(r *run) {
+		for name, policy := range streamPolicies {
+			sub, _ := r.dialClient(&client.Config{ClientID: "sub-" + name, CleanStart: true, Streams: policy})
+			pub, _ := r.dialClient(&client.Config{ClientID: "pub-" + name, CleanStart: true, Streams: policy})
+			in := make(inbox, 1000)
+			for i := range 3 {
+				_, err := sub.Subscribe(r.patient(), in.handle, packet.Subscription{Filter: fmt.Sprint(name, "/", i), QoS: 2})
+				require.NoError(r, err)
+			}
+			for n := range 30 {
+				_, err := pub.Publish(r.patient(), &packet.Publish{Topic: fmt.Sprint(name, "/", n%3), Payload: fmt.Append(nil, n), QoS: packet.QoS(n / 3 % 3)})
+				require.NoError(r, err)
+			}
+			last := map[string]map[packet.QoS]int{}
+			for range 30 {
+				m := in.next(r)
+				var n int
+				_, err := fmt.Sscan(string(m.Payload), &n)
+				require.NoError(r, err)
+				if last[m.Topic] == nil {
+					last[m.Topic] = map[packet.QoS]int{}
+				}
+				require.LessOrEqual(r, last[m.Topic][m.QoS], n, "order of a topic and QoS")
+				last[m.Topic][m.QoS] = n
+			}
+			codes, err := sub.Unsubscribe(r.patient(), name+"/0", name+"/1", name+"/2")
+			require.NoError(r, err)
+			require.Equal(r, []packet.ReasonCode{0, 0, 0}, codes)
+			require.NoError(r, pub.Disconnect(r.patient()))
+			require.NoError(r, sub.Disconnect(r.patient()))
+		}
+	}},
+	{"ClientsLastMessagesOnStreamsArriveBeforeItsDisconnect", func(r *run) {
+		in := make(inbox, 1000)
+		sub, _ := r.dialClient(&client.Config{ClientID: "sub", CleanStart: true})
+		_, err := sub.Subscribe(r.patient(), in.handle, packet.Subscription{Filter: "t/#", QoS: 1})
+		require.NoError(r, err)
+		pub, _ := r.dialClient(&client.Config{ClientID: "pub", CleanStart: true, Streams: client.PerTopic})
+		for n := range 100 {
+			_, err := pub.Publish(r.patient(), &packet.Publish{Topic: fmt.Sprint("t/", n%20), Payload: make([]byte, 2000)})
+			require.NoError(r, err)
+		}
+		require.NoError(r, pub.Disconnect(r.patient()))
+		for range 100 {
+			in.next(r)
+		}
+	}},
+	{"ClientLosesNothingOnStreamsWhenConnectionsAreKilled", func(r *run) { // QoS 2: exactly once
+		var mu sync.Mutex
+		got := map[string][]string{}
+		total := 0
+		done := make(chan struct{})
+		const n, topics = 200, 4
+		sub, killSub := r.dialClient(&client.Config{ClientID: "sub", SessionExpiry: time.Hour, Streams: client.PerTopic})
+		for i := range topics {
+			_, err := sub.Subscribe(r.patient(), func(p *packet.Publish) {
+				mu.Lock()
+				defer mu.Unlock()
+				got[p.Topic] = append(got[p.Topic], string(p.Payload))
+				if total++; total == n {
+					close(done)
+				}
+			}, packet.Subscription{Filter: fmt.Sprint("t/", i), QoS: 2})
+			require.NoError(r, err)
+		}
+		pub, killPub := r.dialClient(&client.Config{ClientID: "pub", SessionExpiry: time.Hour, Streams: client.PerTopic})
+		errs := make(chan error, n)
+		for i := range n {
+			err := pub.PublishAsync(r.patient(), &packet.Publish{Topic: fmt.Sprint("t/", i%topics), Payload: fmt.Append(nil, i), QoS: 2}, func(err error) { errs <- err })
+			require.NoError(r, err)
+			switch i {
+			case n / 4, n / 2:
+				killPub.kill(r)
+			case n / 3, 2 * n / 3:
+				killSub.kill(r)
+			}
+		}
+		select {
+		case <-done:
+		case <-time.After(patience):
+			mu.Lock()
+			defer mu.Unlock()
+			require.Failf(r, "lost", "%d of %d messages arrived", total, n)
+		}
+		for range n {
+			require.NoError(r, <-errs)
+		}
+		require.NoError(r, pub.Disconnect(r.patient()))
+		require.NoError(r, sub.Disconnect(r.patient())) // no handler runs after it
+		mu.Lock()
+		defer mu.Unlock()
+		require.Equal(r, n, total, "a message arrived twice")
 	}},
 }

@@ -96,6 +96,7 @@ func Run(t *testing.T, c Carrier) {
 	if c.Kind.Streams() && !c.OneStream {
 		runCases(t, c, streamCases)
 		runCases(t, c, behaviourCases)
+		runCases(t, c, clientStreamCases)
 	}
 }
 
