@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"time"
 
 	"github.com/anyquic/anyquic/mqtt/packet"
@@ -74,6 +75,9 @@ func (c *client) wakeWaiting() {
 
 // deliver gives m to c. It reports whether c's session took it.
 func (src *source) deliver(c *client, m *session.Message, d session.Delivery) bool {
+	if c.local != nil {
+		return src.deliverLocal(c, m, d)
+	}
 	c.mu.Lock()
 	r := session.Ignored
 	if !c.gone {
@@ -99,10 +103,39 @@ func (c *client) enqueue(now time.Time, m *session.Message, d session.Delivery) 
 func (src *source) deliverFull(c *client, m *session.Message, d session.Delivery) bool {
 	ok := src.tryUntil(c, m, d)
 	if src.holding {
-		src.holding = false
-		src.cn.release(src.now)
+		src.unhold()
 	}
 	return ok
+}
+
+// hold and unhold mark that the publisher is held back. No lock is held.
+func (src *source) hold() {
+	src.holding = true
+	switch {
+	case src.cn != nil:
+		src.cn.hold()
+	case src.self != nil:
+		src.self.local.hold(1)
+	}
+}
+
+func (src *source) unhold() {
+	src.holding = false
+	switch {
+	case src.cn != nil:
+		src.cn.release(src.now)
+	case src.self != nil:
+		src.self.local.hold(-1)
+	}
+}
+
+// publisher is done when nobody waits for the message at hand any more; nil if
+// nobody does to begin with.
+func (src *source) publisher() context.Context {
+	if src.cn != nil {
+		return src.cn.link.Context()
+	}
+	return src.ctx
 }
 
 func (src *source) tryUntil(c *client, m *session.Message, d session.Delivery) bool {
@@ -189,7 +222,10 @@ func (src *source) left() time.Duration {
 
 // blames reports whether there is a publisher who waits, so that having waited
 // in vain is the subscriber's fault.
-func (src *source) blames() bool { return src.cn != nil && src.cn.link.Context().Err() == nil }
+func (src *source) blames() bool {
+	p := src.publisher()
+	return p != nil && p.Err() == nil && src.b.ctx.Err() == nil
+}
 
 // wait waits for room in c's queue, at most d. The caller holds c.mu, which is
 // released meanwhile.
@@ -208,14 +244,13 @@ func (src *source) wait(c *client, d time.Duration) {
 		src.timer.Reset(d)
 	}
 	if !src.holding {
-		src.holding = true
-		src.cn.hold()
+		src.hold()
 	}
 	began := time.Now()
 	select {
 	case <-room:
 	case <-src.timer.C:
-	case <-src.cn.link.Context().Done():
+	case <-src.publisher().Done():
 	case <-src.b.ctx.Done():
 	}
 	src.timer.Stop()

@@ -9,6 +9,7 @@
 //	Link ─ Stream ─ writing goroutine ─ Next ────┘        ^
 //	                                                      │ Deliver
 //	reading goroutine of a publisher ─ router: subscription tree, retained store
+//	Broker.Publish, inside the program ─┘  └─ Local: a subscriber inside the program
 //
 // # Goroutines
 //
@@ -64,6 +65,7 @@ type Broker struct {
 	listeners map[interface{ Close() error }]struct{} // guarded by mu
 	conns     map[*conn]struct{}                      // guarded by mu
 	sessions  map[string]*client                      // guarded by mu; by client ID
+	locals    map[*Local]struct{}                     // guarded by mu
 
 	running sync.WaitGroup // accept loops and connections; Add only under mu while not closing
 	ended   chan struct{}  // closed when Close or Shutdown is complete
@@ -85,6 +87,7 @@ func New(cfg *Config) (*Broker, error) {
 		listeners: make(map[interface{ Close() error }]struct{}),
 		conns:     make(map[*conn]struct{}),
 		sessions:  make(map[string]*client),
+		locals:    make(map[*Local]struct{}),
 		ended:     make(chan struct{}),
 	}
 	b.ctx, b.stop = context.WithCancel(context.Background())

@@ -18,6 +18,7 @@ type client struct {
 	id    string
 	owner string           // whom the session belongs to, with Config.Auth: Identity.Username
 	timer timerwheel.Timer // calls tick; armed for the machine's deadline or earlier
+	local *Local           // that this stands for in the tree: there is no session; nil: a client of the network
 
 	// subscribing is held while a SUBSCRIBE or UNSUBSCRIBE is carried out, so
 	// that those from two streams change machine and tree in the same order.

@@ -16,6 +16,7 @@ type ClientInfo struct {
 	Version  packet.Version // of the protocol
 	Carrier  mqtt.Carrier
 	Remote   net.Addr // at this moment: QUIC's clients may move; nil if the carrier has none
+	Local    bool     // not a client of the network: the program itself has published
 
 	// TLS is the state of the connection's handshake; nil on carriers without TLS.
 	TLS *tls.ConnectionState

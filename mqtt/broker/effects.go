@@ -34,7 +34,12 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 				c.mu.Unlock()
 			}
 		case session.EffectWill:
+			// It may come in the middle of another's message, whose
+			// acknowledgement is none of its business.
+			ack, owed := src.ack, src.owed
+			src.ack, src.owed = target{}, nil
 			b.route(src, e.Message)
+			src.ack, src.owed = ack, owed
 		case session.EffectSubscribe:
 			b.subscribe(src, c, e)
 		case session.EffectUnsubscribe:

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"time"
 
 	"github.com/anyquic/anyquic/mqtt"
@@ -31,7 +32,7 @@ func (s *subscriptions) len() int { return s.tree.Len() }
 // to, so that a burst costs each receiver one wake-up. For one goroutine.
 type source struct {
 	b   *Broker
-	cn  *conn     // that is held back when a subscriber is full; nil: never wait
+	cn  *conn     // that is held back when a subscriber is full; nil: never wait, or see ctx
 	now time.Time // of the packet at hand
 
 	found   topic.Result[*client, subscription]
@@ -45,6 +46,9 @@ type source struct {
 
 	decisions *decisions          // of the Authorizer, about publishing; nil: none yet
 	denied    map[string]struct{} // filters of the SUBSCRIBE at hand that are not allowed
+	ctx       context.Context     // of a call of Publish, which waits like a cn; nil: none
+	self      *client             // the Local that calls Publish; nil: none
+	refused   packet.ReasonCode   // by a Local; for Publish
 
 	ack  target // of the message at hand
 	owed *owed  // its acknowledgement, if a spill has the message
@@ -278,7 +282,7 @@ func (c *client) member() int {
 	switch {
 	case c.gone:
 		return ended
-	case c.conn == nil || c.conn.closing:
+	case c.local == nil && (c.conn == nil || c.conn.closing):
 		return offline
 	case c.stalled:
 		return stalled

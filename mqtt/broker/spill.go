@@ -39,11 +39,34 @@ type spilled struct {
 
 // owed is the acknowledgement of a message that is in spills.
 type owed struct {
-	c      *client // the publisher
-	stream mqtt.StreamID
-	id     uint16
-	code   packet.ReasonCode // set before the router gives up its share of parts
-	parts  atomic.Int32      // spills that have the message, and the router while it works
+	c       *client // the publisher
+	stream  mqtt.StreamID
+	id      uint16
+	code    packet.ReasonCode // set before the router gives up its share of parts
+	parts   atomic.Int32      // spills and Locals that have the message, and the router while it works
+	refused atomic.Uint32     // reason code in place of code; 0: none
+}
+
+// owe adds a part to the acknowledgement of the message at hand, which it makes
+// if there is none yet. It returns nil if nobody waits for one.
+func (src *source) owe() *owed {
+	if src.ack.id == 0 {
+		return nil
+	}
+	if src.owed == nil {
+		src.owed = &owed{c: src.ack.c, stream: src.ack.stream, id: src.ack.id}
+		src.owed.parts.Store(1)
+	}
+	src.owed.parts.Add(1)
+	return src.owed
+}
+
+// refuse makes code that of the acknowledgement if it is a failure and the first
+// one.
+func (o *owed) refuse(code packet.ReasonCode) {
+	if code.Failed() {
+		o.refused.CompareAndSwap(0, uint32(code))
+	}
 }
 
 // pay sends the acknowledgement when the last part is paid. No lock is held.
@@ -51,8 +74,12 @@ func (o *owed) pay(now time.Time) {
 	if o.parts.Add(-1) > 0 {
 		return
 	}
+	code := o.code
+	if refused := o.refused.Load(); refused != 0 {
+		code = packet.ReasonCode(refused)
+	}
 	o.c.mu.Lock()
-	o.c.s.Routed(now, o.stream, o.id, o.code)
+	o.c.s.Routed(now, o.stream, o.id, code)
 	o.c.kick(now)
 	o.c.mu.Unlock()
 }
@@ -93,10 +120,10 @@ func (s *spilled) cost() int { return s.m.Publish.Size(packet.V5) + spilledOverh
 // delivery, or if the publisher has a spill of its own and so must be read; and
 // if there is room. The caller holds c.mu.
 func (src *source) spillTo(c *client, m *session.Message, d session.Delivery) bool {
-	if d.QoS == packet.AtMostOnce || src.cn == nil || c.conn == nil || c.gone || c.conn.closing {
+	if d.QoS == packet.AtMostOnce || src.publisher() == nil || c.conn == nil || c.gone || c.conn.closing {
 		return false
 	}
-	if c.conn != src.cn && c.conn.holds.Load() == 0 && !src.cn.spilling.Load() {
+	if c.conn != src.cn && c.conn.holds.Load() == 0 && (src.cn == nil || !src.cn.spilling.Load()) {
 		return false
 	}
 	e := spilled{m: m, d: d}
@@ -106,14 +133,7 @@ func (src *source) spillTo(c *client, m *session.Message, d session.Delivery) bo
 	}
 	e.d.SubscriptionIDs = slices.Clone(d.SubscriptionIDs)
 	c.spill.bytes += cost
-	if src.ack.id != 0 {
-		if src.owed == nil {
-			src.owed = &owed{c: src.ack.c, stream: src.ack.stream, id: src.ack.id}
-			src.owed.parts.Store(1)
-		}
-		src.owed.parts.Add(1)
-		e.owed = src.owed
-	}
+	e.owed = src.owe()
 	c.spill.list = append(c.spill.list, e)
 	c.conn.spilling.Store(true)
 	return true

@@ -178,6 +178,7 @@ func (b *Broker) Stats() Stats {
 	}
 	s.Retained, s.RetainedBytes = b.retained.size()
 	s.Subscriptions = b.subs.len()
+	s.QueuedBytes = b.localBytes()
 	for _, cl := range b.clients() {
 		s.Sessions++
 		cl.mu.Lock()

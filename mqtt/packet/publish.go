@@ -111,6 +111,20 @@ func (p *Publish) Append(dst []byte, v Version) ([]byte, error) {
 	return AppendPublish(dst, v, p, p.header())
 }
 
+// Check returns the error that a message of p would have in version v, whatever the
+// packet identifier, DUP, topic alias and subscription identifiers that it gets.
+func (p *Publish) Check(v Version) error {
+	h := PublishHeader{QoS: p.QoS}
+	if p.QoS > AtMostOnce {
+		h.PacketID = 1
+	}
+	length, _, own := publishLength(v, p, &h)
+	if length > MaxRemainingLength {
+		return &Error{PacketTooLarge, "PUBLISH: the message is larger than a packet can be"}
+	}
+	return checkPublish(v, p, &h, own)
+}
+
 // Size returns the length of what Append would append, if it succeeds.
 func (p *Publish) Size(v Version) int { return PublishSize(v, p, p.header()) }
 
