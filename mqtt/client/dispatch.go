@@ -21,6 +21,9 @@ type dispatcher struct {
 	closed    atomic.Bool   // messages are not delivered any more
 	overdraft atomic.Int64  // bytes of batches that have no slot
 
+	current, spare *acknowledgement                // see begin; run only
+	owed           map[ackOrder][]*acknowledgement // guarded by Client.mu; deferred ones and those behind them
+
 	mu    sync.Mutex
 	queue []event // guarded by mu
 	calls int     // guarded by mu; events in queue that are no batch
@@ -198,13 +201,16 @@ func (d *dispatcher) deliver(b *batch) {
 		}
 		p := &it.publish
 		qos, id := p.QoS, p.PacketID // the handler may change p
-		c.deliver(p)
-		d.delivered.Add(1)
 		if qos == packet.AtMostOnce {
+			c.deliver(p)
+			d.delivered.Add(1)
 			continue
 		}
+		d.begin(b, qos, id)
+		c.deliver(p)
+		d.delivered.Add(1)
 		c.mu.Lock()
-		c.m.delivered(b.epoch, b.session, b.stream, qos, id)
+		d.end()
 		c.flush()
 		c.unlock()
 	}

@@ -38,7 +38,8 @@
 // the reading, which in the end slows down the publishers. A handler that waits for
 // the server while messages arrive faster than it handles them would wait for ever;
 // after five seconds the client drops messages with QoS 0 to get at the answer.
-// PublishAsync does not wait. A handler must not call [Client.Disconnect] or
+// PublishAsync does not wait. A handler that passes messages on to goroutines of
+// its own acknowledges them when they are done with [Client.Defer]. A handler must not call [Client.Disconnect] or
 // [Client.Close], which wait for it.
 //
 // # Memory

@@ -105,15 +105,25 @@ func (m *machine) owedNow() int {
 // delivered is called after the application has had a message with QoS 1 or 2
 // that arrived on connection epoch in the given session.
 func (m *machine) delivered(epoch, session uint64, stream mqtt.StreamID, qos packet.QoS, id uint16) {
-	if session != m.session {
+	m.acknowledge(&acknowledgement{order: ackOrder{epoch, stream, qos}, session: session, id: id}, 0)
+}
+
+// acknowledge is delivered with a reason code, which refuses the message if it is
+// 0x80 or above and the version has words for that.
+func (m *machine) acknowledge(a *acknowledgement, code packet.ReasonCode) {
+	stream, id := a.order.stream, a.id
+	if a.session != m.session {
 		return // the server has forgotten it as well
 	}
+	if m.version < packet.V5 {
+		code = 0
+	}
 	key := inboundID{stream, id}
-	if qos == packet.AtLeastOnce {
+	if a.order.qos == packet.AtLeastOnce {
 		// A QoS 1 message of an earlier connection is sent again by the server.
-		if epoch == m.epoch && m.connected {
+		if a.order.epoch == m.epoch && m.connected {
 			delete(m.received, key)
-			m.sendAck(stream, packet.PUBACK, id, 0)
+			m.sendAck(stream, packet.PUBACK, id, code)
 		}
 		return
 	}
@@ -123,6 +133,11 @@ func (m *machine) delivered(epoch, session uint64, stream mqtt.StreamID, qos pac
 		if r, ok = m.received[key]; !ok || r.from == mqtt.ControlStream {
 			return
 		}
+	}
+	if code.Failed() && m.connected && r.owed == m.epoch {
+		delete(m.received, key) // the identifier is free [MQTT-4.3.3-9]
+		m.sendAck(stream, packet.PUBREC, id, code)
+		return
 	}
 	r.delivered = true
 	m.received[key] = r
