@@ -39,7 +39,7 @@ func TestREADMEIsWhatTheCodeSays(t *testing.T) {
 		source := strings.Fields(part)[2]
 		return fmt.Sprintf("<!-- begin: %s -->\n%s<!-- end -->", source, generated(t, source))
 	})
-	require.Equal(t, 5, n, "parts between markers")
+	require.Equal(t, 6, n, "parts between markers")
 	if *update {
 		require.NoError(t, os.WriteFile(file, []byte(want), 0o644))
 		return
@@ -122,6 +122,20 @@ func TestREADMEProgramsRun(t *testing.T) {
 	out, err := example(dir, "client").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Equal(t, "greetings/world: hello over quic\n", string(out))
+}
+
+// TestREADMEHandlersRun runs the program with handlers and a client of it.
+func TestREADMEHandlersRun(t *testing.T) {
+	dir := examples(t, "localhost:14567", "app", "client")
+	var log buffer
+	startExample(t, dir, "app", &log)
+	// It says when it listens, and not when its handlers have subscribed.
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		out, err := example(dir, "client").CombinedOutput()
+		require.NoError(c, err, "%s%s", out, log.String())
+		require.Equal(c, "greetings/world: hello over quic\n", string(out))
+		require.Contains(c, log.String(), "quic says hello to world")
+	}, 20*time.Second, 10*time.Millisecond)
 }
 
 // TestREADMEWebProgramsRun does so with those of HTTP.
