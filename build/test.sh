@@ -144,6 +144,11 @@ interop_test() {
 	ANYQUIC_FOREIGN_LOG=$results/foreign.${1:-none} go_test "${1:+$1,}interop" "${@:2}"
 }
 
+# mochi TAGS tests the adapter for mochi-mqtt, which is a module of its own.
+mochi() {
+	(cd mqtt/mochi && go vet -tags "$1" ./... && go_test "$1" ./...)
+}
+
 # need_libraries builds or copies the C libraries into build/out.
 need_libraries() {
 	heading "the C libraries"
@@ -171,6 +176,7 @@ test_go() {
 	list=$(go list -tags interop ./... | grep -v '/tests$')
 	# shellcheck disable=SC2086 # package paths are words
 	interop_test "" $list
+	mochi ""
 	conformance ""
 }
 
@@ -191,6 +197,7 @@ test_native() {
 	list=$(packages ngtcp2)
 	# shellcheck disable=SC2086 # package paths are words
 	interop_test ngtcp2 $list ./tests/interop
+	mochi ngtcp2
 	# What needs packets that are not encrypted, or assertions that fail.
 	go_test ngtcp2,fuzzplain ./ngtcp2/internal/capi
 	conformance ngtcp2
