@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the generated parts of README.md. What the native engine says of itself
+# Writes the generated parts of README.md and docs/operations.md. What the native engine says of itself
 # is asked where build/out has its libraries; else the files in
 # cmd/anyquic/testdata/engines stay as they are, and this script says so.
 set -euo pipefail
@@ -15,4 +15,4 @@ for tls in openssl wolfssl; do
 		printf 'make readme: the column for %s stays as it is; make deps builds what it needs\n' "$tls" >&2
 	fi
 done
-go test ./cmd/anyquic -count=1 -run TestREADMEIs -update
+go test ./cmd/anyquic -count=1 -run "TestREADMEIs|TestTheTableOfSeries" -update

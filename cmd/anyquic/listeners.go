@@ -9,12 +9,10 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/mqtt/broker"
-	"github.com/anyquic/anyquic/transport"
 )
 
 // A listener is one open port of the program.
@@ -35,7 +33,7 @@ type carrierURL struct {
 
 // listeners opens what cfg asks for, the metrics last. If one cannot be opened,
 // those before it are closed again.
-func listeners(cfg *serveConfig, b *broker.Broker, quic transport.Transport, cert tls.Certificate, draining *atomic.Bool, log *slog.Logger) (open []*listener, err error) {
+func listeners(cfg *serveConfig, b *broker.Broker, ops *operations, log *slog.Logger) (open []*listener, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range open {
@@ -44,9 +42,8 @@ func listeners(cfg *serveConfig, b *broker.Broker, quic transport.Transport, cer
 			open = nil
 		}
 	}()
-	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
-	counted := &countedEngine{Transport: quic}
-	web := &webListeners{cfg: cfg, broker: b, quic: counted, tls: config, log: log}
+	config := ops.tls()
+	web := &webListeners{cfg: cfg, broker: b, quic: ops.meter, tls: config, log: log}
 	for _, l := range []struct {
 		name, addr string
 		open       func(name, addr string) (*listener, error)
@@ -61,7 +58,7 @@ func listeners(cfg *serveConfig, b *broker.Broker, quic transport.Transport, cer
 		{"wss", cfg.Listen.WSS, web.secure},
 		{"quic", cfg.Listen.QUIC, web.sharedQUIC},
 		{"metrics", cfg.Listen.Metrics, func(name, addr string) (*listener, error) {
-			return listenHTTP(name, addr, monitoring(b, quic, counted.stats, draining), log)
+			return listenHTTP(name, addr, monitoring(ops), log)
 		}},
 	} {
 		if l.addr == off {

@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
-	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -95,7 +95,8 @@ func (c *serveConfig) hosts() []string {
 // serve runs the broker until ctx is done, then drains it. It calls announce
 // when the listeners are open.
 func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert tls.Certificate, stderr io.Writer, announce func([]*listener) error) error {
-	log := cfg.Log.logger(stderr)
+	lines := newLineCounter(cfg.Log.handler(stderr, cfg.Log.leveler()))
+	log := slog.New(lines)
 	bc := cfg.brokerConfig()
 	bc.Logger = log
 	b, err := broker.New(bc)
@@ -104,8 +105,8 @@ func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert
 	}
 	defer b.Close()
 
-	var draining atomic.Bool
-	open, err := listeners(cfg, b, quic, cert, &draining, log)
+	ops := newOperations(b, quic, &cert, log, lines)
+	open, err := listeners(cfg, b, ops, log)
 	if err != nil {
 		return err
 	}
@@ -131,7 +132,7 @@ func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert
 	case <-ctx.Done():
 	case <-failed.Done(): // one listener broke: end, so that a supervisor restarts all
 	}
-	draining.Store(true) // /healthz says so, until the metrics listener is closed as the last
+	ops.draining.Store(true) // /healthz says so, until the metrics listener is closed as the last
 	log.Info("draining", "timeout", cfg.Timeouts.Drain)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Drain)
 	defer cancel()

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -25,7 +24,7 @@ import (
 type webListeners struct {
 	cfg    *serveConfig
 	broker *broker.Broker
-	quic   transport.Transport
+	quic   func(listener string) transport.Transport
 	tls    *tls.Config
 	log    *slog.Logger
 }
@@ -80,7 +79,7 @@ func (w *webListeners) plain(name, addr string) (*listener, error) {
 func (w *webListeners) secure(name, addr string) (*listener, error) {
 	web, handler := w.handler()
 	srv := &allhttp.Server{
-		Engine:            w.quic,
+		Engine:            w.quic(name),
 		Addr:              addr,
 		Handler:           handler,
 		TLS:               w.tls,
@@ -121,7 +120,7 @@ func (w *webListeners) secure(name, addr string) (*listener, error) {
 func (w *webListeners) sharedQUIC(name, addr string) (*listener, error) {
 	config := &mqttquic.ListenConfig{TLS: w.tls, Options: transport.Options{MaxConns: w.cfg.Limits.MaxConnections}}
 	if !w.cfg.Listen.HTTP3 {
-		ln, err := mqttquic.ListenAddr(w.quic, addr, config)
+		ln, err := mqttquic.ListenAddr(w.quic(name), addr, config)
 		if err != nil {
 			return nil, err
 		}
@@ -136,7 +135,7 @@ func (w *webListeners) sharedQUIC(name, addr string) (*listener, error) {
 	}
 	srv.Transport, srv.Extensions = mqttweb.ServerConfig(nil)
 	config.Others = []mqttquic.Protocol{mqttweb.SharedPort(srv)}
-	ln, err := mqttquic.ListenAddr(w.quic, addr, config)
+	ln, err := mqttquic.ListenAddr(w.quic(name), addr, config)
 	if err != nil {
 		return nil, err
 	}
@@ -165,38 +164,4 @@ func (w *webListeners) quicListener(name string, ln *mqttquic.Listener) *listene
 func (w *webListeners) http3URLs(addr net.Addr) []carrierURL {
 	at := "://" + dialable(addr) + w.cfg.Listen.WSPath
 	return []carrierURL{{mqtt.WSSH3, "wss+h3" + at}, {mqtt.WebTransport, "mqtt+wt" + at}}
-}
-
-// A countedEngine remembers the sockets that it opened, for their statistics.
-type countedEngine struct {
-	transport.Transport
-
-	mu        sync.Mutex
-	endpoints []transport.Endpoint // guarded by mu
-}
-
-// Open opens a socket.
-func (e *countedEngine) Open(pc net.PacketConn, opts *transport.Options) (transport.Endpoint, error) {
-	ep, err := e.Transport.Open(pc, opts)
-	if err == nil {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.endpoints = append(e.endpoints, ep)
-	}
-	return ep, err
-}
-
-// stats returns the sums of all sockets, and whether there are any.
-func (e *countedEngine) stats() (sum transport.EndpointStats, any bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, ep := range e.endpoints {
-		s := ep.Stats()
-		sum.ConnsOpen += s.ConnsOpen
-		sum.ConnsAccepted += s.ConnsAccepted
-		sum.ConnsRefused += s.ConnsRefused
-		sum.Retries += s.Retries
-		sum.PacketsDropped += s.PacketsDropped
-	}
-	return sum, len(e.endpoints) > 0
 }

@@ -68,6 +68,7 @@ type Wheel struct {
 	now      uint64                     // guarded by mu: every tick up to this has been served
 	until    uint64                     // guarded by mu: the goroutine sleeps until this tick
 	closed   bool                       // guarded by mu
+	armed    int                        // guarded by mu: timers in lists
 }
 
 // A Timer calls a function once after each Reset, unless stopped before.
@@ -115,6 +116,13 @@ func (w *Wheel) Close() {
 	}
 	w.mu.Unlock()
 	<-w.done
+}
+
+// Len returns how many timers are armed.
+func (w *Wheel) Len() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.armed
 }
 
 // Init tells t its wheel and its function. It is called once, before any other
@@ -201,6 +209,7 @@ func (w *Wheel) link(t *Timer, slot uint16) {
 		head.prev = t
 	}
 	w.lists[slot] = t
+	w.armed++
 }
 
 // unlink takes t out of its list. The caller holds mu.
@@ -217,6 +226,7 @@ func (w *Wheel) unlink(t *Timer) {
 		}
 	}
 	t.slot, t.next, t.prev = noSlot, nil, nil
+	w.armed--
 }
 
 // nextDue returns the list that is due first, and the tick. The caller holds mu.

@@ -53,9 +53,11 @@ func TestADeadlineInThePastIsDueWithTheNextTick(t *testing.T) {
 		timer.Init(w, func() { n++ })
 		for i, at := range []time.Time{time.Now().Add(-time.Minute), {}, time.Now().Add(-24 * time.Hour)} {
 			timer.Reset(at)
+			require.Equal(t, 1, w.Len())
 			time.Sleep(tick)
 			synctest.Wait()
 			require.Equal(t, i+1, n)
+			require.Zero(t, w.Len())
 		}
 	})
 }

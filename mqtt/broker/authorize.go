@@ -68,6 +68,10 @@ func (b *Broker) authorize(ctx context.Context, info *ClientInfo, a Action, name
 // mayPublish reports whether the source's client may publish to a topic. No lock
 // is held: it may take as long as Config.HookTimeout.
 func (src *source) mayPublish(topic string) bool {
+	if reserved(topic) {
+		src.b.count.dropDenied.Add(1)
+		return false
+	}
 	acl := src.b.cfg.ACL
 	if acl == nil || src.cn == nil {
 		return true

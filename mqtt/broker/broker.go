@@ -41,6 +41,7 @@ import (
 
 	"github.com/anyquic/anyquic/internal/timerwheel"
 	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/packet"
 )
 
 // A Broker is an MQTT server. Its methods may be called from any goroutine.
@@ -128,6 +129,6 @@ func (b *Broker) begin() bool {
 
 // refuse ends a link that never became a connection.
 func (b *Broker) refuse(link mqtt.Link, code mqtt.LinkCode) {
-	b.count.refused.Add(1)
+	b.countRefused(packet.ServerBusy)
 	link.CloseWithCode(code)
 }

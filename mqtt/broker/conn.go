@@ -35,6 +35,7 @@ type conn struct {
 	revoked    []string       // likewise: filters that the client may no longer subscribe to
 	keepAlive  time.Duration  // likewise: how long the client may be silent; 0: for ever
 	superseded *conn          // likewise: whose place it took, until that is told; nil: nobody's
+	since      time.Time      // likewise: when it was attached
 	in         inlet
 	out        outlet
 	goroutines sync.WaitGroup // writers and data streams
@@ -83,7 +84,7 @@ type outlet struct {
 
 // serveLink is a connection's control stream's reading goroutine.
 func (b *Broker) serveLink(link mqtt.Link) {
-	cn := &conn{b: b, link: link, carrier: carrierIndex(link.Carrier())}
+	cn := &conn{b: b, link: link, carrier: carrierIndex(link.Carrier()), since: time.Now()}
 	cn.linkCode.Store(uint64(mqtt.LinkControlDown))
 	cn.timer.Init(b.wheel, cn.timeout)
 
@@ -220,11 +221,13 @@ func (in *inlet) read() {
 			in.failed(err)
 			return
 		}
-		in.flow.bytes += uint64(len(body)) + headerSize(len(body))
+		size := uint64(len(body)) + headerSize(len(body))
+		in.flow.bytes += size
+		in.flow.sizes[h.Type] += size
 		var p packet.Packet
 		if h.Type == packet.PUBLISH {
 			err = in.publish.Decode(h, body, cn.version)
-			in.flow.message(min(packet.QoS(h.Flags>>1&3), 2))
+			in.flow.message(min(packet.QoS(h.Flags>>1&3), 2), h.Flags&8 != 0)
 			p = &in.publish
 		} else {
 			p, err = packet.Decode(h, body, cn.version)

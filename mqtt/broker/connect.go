@@ -76,7 +76,9 @@ func (in *inlet) readConnect() (*packet.Connect, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.flow.bytes += uint64(len(body)) + headerSize(len(body))
+	size := uint64(len(body)) + headerSize(len(body))
+	in.flow.bytes += size
+	in.flow.sizes[h.Type] += size
 	in.flow.packets[h.Type]++
 	in.tell()
 	if h.Type != packet.CONNECT {
@@ -111,7 +113,7 @@ func (cn *conn) refuseError(err error) {
 		return
 	}
 	if errors.Is(err, io.EOF) {
-		cn.b.count.refused.Add(1) // a probe; nothing was said
+		cn.b.countRefused(packet.UnspecifiedError) // a probe; nothing was said
 		return
 	}
 	cn.refused("", packet.UnspecifiedError, "connection ended before CONNECT: "+err.Error())
@@ -119,7 +121,7 @@ func (cn *conn) refuseError(err error) {
 
 // refused logs and counts a connection that gets no session and no answer.
 func (cn *conn) refused(id string, code packet.ReasonCode, reason string) {
-	cn.b.count.refused.Add(1)
+	cn.b.countRefused(code)
 	cn.b.log.LogAttrs(context.Background(), slog.LevelInfo, "mqtt: refused",
 		slog.String("client", id),
 		slog.String("remote", addrString(cn.link)),
@@ -142,6 +144,7 @@ func (cn *conn) refuse(v packet.Version, ack *packet.Connack, id, reason string)
 	}
 	f := flow{bytes: uint64(len(out))}
 	f.packets[packet.CONNACK]++
+	f.sizes[packet.CONNACK] += uint64(len(out))
 	f.tell(&cn.b.count.out)
 	cn.closeWrite()
 	cn.in.reader.Release()
@@ -169,6 +172,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 		cn.refuse(p.Version, &packet.Connack{Code: packet.NotAuthorized}, id, "the client identifier has a session of another user")
 		return false
 	}
+	tookOver := old.online()
 	c, fx := cn.takeover(old, p.CleanStart, now)
 	present := c != nil
 	if c == nil {
@@ -183,7 +187,8 @@ func (cn *conn) attach(p *packet.Connect) bool {
 		b.sessions[id] = c
 	}
 	// c.mu is held.
-	cn.client = c
+	b.count.attached(p.Version, present, tookOver, now.Sub(cn.since))
+	cn.client, cn.since = c, now
 	c.conn = cn
 	c.progressed(now)
 	c.s.Attach(now, p, cn.how(present))

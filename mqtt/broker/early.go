@@ -45,7 +45,7 @@ func (b *Broker) disturbs(p *packet.Connect) bool {
 
 // handshake waits until the client is known. It reports false if that fails.
 func (cn *conn) handshake(id string) bool {
-	if err := cn.link.Handshake(cn.link.Context()); err != nil {
+	if err := cn.timedHandshake(cn.link.Context()); err != nil {
 		cn.refused(id, packet.UnspecifiedError, "handshake: "+err.Error())
 		return false
 	}

@@ -34,6 +34,11 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 				c.mu.Unlock()
 			}
 		case session.EffectWill:
+			if reserved(e.Message.Publish.Topic) {
+				b.count.dropDenied.Add(1)
+				continue
+			}
+			b.count.wills.Add(1)
 			// It may come in the middle of another's message, whose
 			// acknowledgement is none of its business.
 			ack, owed := src.ack, src.owed

@@ -49,6 +49,7 @@ type source struct {
 	ctx       context.Context     // of a call of Publish, which waits like a cn; nil: none
 	self      *client             // the Local that calls Publish; nil: none
 	refused   packet.ReasonCode   // by a Local; for Publish
+	timed     uint32              // messages routed, of which some are timed
 
 	ack  target // of the message at hand
 	owed *owed  // its acknowledgement, if a spill has the message
@@ -131,8 +132,10 @@ func (b *Broker) route(src *source, m *session.Message) packet.ReasonCode {
 		return packet.QuotaExceeded
 	}
 	src.waited = 0
+	src.time(m)
 	b.subs.tree.Match(m.Publish.Topic, &src.found)
 	if src.found.Empty() {
+		b.count.unmatched.Add(1)
 		return packet.NoMatchingSubscribers
 	}
 	switch found := &src.found; {

@@ -72,6 +72,7 @@ func (b *Broker) serve(l interface{ Close() error }, accept func(context.Context
 		default:
 			// Too many open files, or a connection that was gone before it was
 			// accepted: others must still get in.
+			b.count.acceptErrors.Add(1)
 			delay = max(2*delay, 5*time.Millisecond)
 			b.log.Warn("mqtt: accept failed", "err", err, "retry", min(delay, time.Second))
 			if !b.sleep(min(delay, time.Second)) {

@@ -40,6 +40,40 @@ type Stats struct {
 	Stalled       uint64        `json:"stalled"` // times a subscriber was found to take nothing
 
 	Disconnects map[packet.ReasonCode]uint64 `json:"disconnects"` // ended connections, by reason code
+
+	TLS         HandshakeStats               `json:"tls"`
+	RefusedBy   map[packet.ReasonCode]uint64 `json:"refused_by"`   // Refused, by reason code; 0x80 is also: gone, or late, before CONNECT
+	Connects    map[packet.Version]uint64    `json:"connects"`     // CONNECTs accepted
+	Clients     map[packet.Version]int       `json:"clients"`      // with a connection now
+	ConnectTook Histogram                    `json:"connect_took"` // from a connection's begin to its session, handshake included
+
+	SessionsOffline int    `json:"sessions_offline"` // of Sessions, without a connection
+	SessionsNew     uint64 `json:"sessions_new"`
+	SessionsResumed uint64 `json:"sessions_resumed"`
+	SessionsEnded   uint64 `json:"sessions_ended"`
+	Takeovers       uint64 `json:"takeovers"` // sessions that another connection took from a live one
+	Wills           uint64 `json:"wills"`     // published
+
+	BytesInBy  map[string]uint64 `json:"bytes_in_by"` // by type of packet
+	BytesOutBy map[string]uint64 `json:"bytes_out_by"`
+
+	Unmatched  uint64 `json:"unmatched"`  // messages without a subscriber
+	Duplicates uint64 `json:"duplicates"` // PUBLISH packets received with DUP
+	Resent     uint64 `json:"resent"`     // PUBLISH packets sent with DUP
+	Expired    uint64 `json:"expired"`    // messages that expired while they waited, for each subscriber
+	TooLarge   uint64 `json:"too_large"`  // messages larger than a subscriber accepts
+
+	Queued        int   `json:"queued"`        // messages that wait to be sent for the first time
+	SpilledBytes  int64 `json:"spilled_bytes"` // of QueuedBytes: beyond full queues
+	Inflight      int   `json:"inflight"`      // messages sent and not completely acknowledged
+	PushedBackNow int   `json:"pushed_back_now"`
+	StalledNow    int   `json:"stalled_now"`
+
+	SharedGroups int         `json:"shared_groups"` // pairs of a share name and a filter
+	DataStreams  StreamStats `json:"data_streams"`
+	Latency      Histogram   `json:"latency"` // from PUBLISH read to PUBLISH written, of one message in 16
+	Timers       int         `json:"timers"`  // armed: keep-alives, expiries
+	AcceptErrors uint64      `json:"accept_errors"`
 }
 
 // ConnStats are the figures of one carrier.
@@ -96,11 +130,14 @@ type counters struct {
 	pushedBackFor atomic.Int64
 	stalled       atomic.Uint64
 	disconnects   [256]atomic.Uint64
+	moreCounters
 }
 
 type flowCounters struct {
 	packets  [16]atomic.Uint64
 	messages [3]atomic.Uint64
+	sizes    [16]atomic.Uint64
+	again    atomic.Uint64
 	bytes    atomic.Uint64
 }
 
@@ -108,12 +145,17 @@ type flowCounters struct {
 type flow struct {
 	packets  [16]uint32
 	messages [3]uint32
+	again    uint32 // of messages, with DUP
+	sizes    [16]uint64
 	bytes    uint64
 }
 
-func (f *flow) message(q packet.QoS) {
+func (f *flow) message(q packet.QoS, dup bool) {
 	f.packets[packet.PUBLISH]++
 	f.messages[q]++
+	if dup {
+		f.again++
+	}
 }
 
 // tell adds f to c and clears it.
@@ -130,6 +172,14 @@ func (f *flow) tell(c *flowCounters) {
 		if n > 0 {
 			c.messages[i].Add(uint64(n))
 		}
+	}
+	for i, n := range f.sizes {
+		if n > 0 {
+			c.sizes[i].Add(n)
+		}
+	}
+	if f.again > 0 {
+		c.again.Add(uint64(f.again))
 	}
 	c.bytes.Add(f.bytes)
 	*f = flow{}
@@ -179,10 +229,11 @@ func (b *Broker) Stats() Stats {
 	s.Retained, s.RetainedBytes = b.retained.size()
 	s.Subscriptions = b.subs.len()
 	s.QueuedBytes = b.localBytes()
+	b.more(&s)
 	for _, cl := range b.clients() {
 		s.Sessions++
 		cl.mu.Lock()
-		s.QueuedBytes += int64(cl.s.QueueBytes() + cl.spill.bytes)
+		s.visit(cl)
 		cl.mu.Unlock()
 	}
 	return s

@@ -36,8 +36,10 @@ func (cn *conn) acceptStreams() {
 				code = packet.QuotaExceeded
 			}
 			s.Reset(uint64(code))
+			cn.b.count.streamsReset.Add(1)
 			continue
 		}
+		cn.b.count.streamsOpened.Add(1)
 		if cn.data == nil {
 			cn.data = make(map[mqtt.StreamID]*outlet)
 		}
@@ -142,6 +144,7 @@ func (cn *conn) resetStreams(code packet.ReasonCode) {
 }
 
 func (cn *conn) logStream(id mqtt.StreamID, code packet.ReasonCode, reason string) {
+	cn.b.count.streamsReset.Add(1)
 	cn.b.log.LogAttrs(context.Background(), slog.LevelInfo, "mqtt: stream reset",
 		slog.String("client", cn.client.id),
 		slog.String("remote", addrString(cn.link)),

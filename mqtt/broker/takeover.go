@@ -85,6 +85,7 @@ func (b *Broker) forget(c *client) {
 	c.gone = true
 	filters := c.ending
 	c.ending = nil
+	b.count.ended(c.s.Stats())
 	c.replay = replay{}
 	c.dropSpill()
 	c.timer.Stop()

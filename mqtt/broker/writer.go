@@ -135,14 +135,18 @@ func (o *outlet) encode(c *client, buf []byte, out *flow, now time.Time) ([]byte
 		}
 		refilled = false
 		var err error
+		before := len(buf)
 		buf, err = p.Append(buf, o.cn.version, now)
 		switch {
 		case err != nil:
 			bad = fmt.Errorf("broker: encode: %w", err)
 		case p.Message != nil:
-			out.message(p.QoS)
+			out.message(p.QoS, p.Dup)
+			out.sizes[packet.PUBLISH] += uint64(len(buf) - before)
+			c.b.count.delivered(&p, o.cn, now)
 		default:
 			out.packets[p.Packet.Type()]++
+			out.sizes[p.Packet.Type()] += uint64(len(buf) - before)
 		}
 	}
 	return buf, bad

@@ -16,6 +16,11 @@ type Message struct {
 	Publish packet.Publish
 	From    string    // client ID of the publisher, for No Local
 	Expires time.Time // zero: never
+
+	// Received is when the message came to the server, in Unix nanoseconds, for
+	// whoever measures how long it takes to be delivered; 0: nobody does. It is set
+	// before the message is given to a session.
+	Received int64
 }
 
 // NewMessage returns the message in p, published now by the client from. It

@@ -19,6 +19,8 @@ type Tree[K comparable, V any] struct {
 	mu   sync.Mutex
 	trie trie[filterSubs[K, V], *filterSubs[K, V]] // written under mu
 	size atomic.Int64
+
+	groups atomic.Int64 // shared subscriptions with a name and a filter of their own
 }
 
 // A Sub is one subscription.
@@ -68,6 +70,10 @@ func NewTree[K comparable, V any]() *Tree[K, V] {
 // Len returns the number of subscriptions.
 func (t *Tree[K, V]) Len() int { return int(t.size.Load()) }
 
+// Groups returns the number of groups that share a subscription: different pairs of
+// a share name and a filter.
+func (t *Tree[K, V]) Groups() int { return int(t.groups.Load()) }
+
 // splitShare returns the group and the filter to store a subscription under.
 // The filter is valid, or else it may be stored as whatever it looks like.
 func splitShare(filter string) (group, rest string, shared bool) {
@@ -91,7 +97,11 @@ func (t *Tree[K, V]) Subscribe(filter string, k K, v V) (previous V, replaced bo
 	fs := &t.trie.insert(filter).val
 	at := &fs.plain
 	if shared {
-		at = &fs.group(name).members
+		g, made := fs.group(name)
+		if made {
+			t.groups.Add(1)
+		}
+		at = &g.members
 	}
 	l, old := at.Load().put(e)
 	at.Store(l)
@@ -103,15 +113,15 @@ func (t *Tree[K, V]) Subscribe(filter string, k K, v V) (previous V, replaced bo
 }
 
 // group returns the group of a name; it makes it if there is none.
-func (f *filterSubs[K, V]) group(name string) *group[K, V] {
+func (f *filterSubs[K, V]) group(name string) (g *group[K, V], made bool) {
 	l := f.groups.Load()
 	if g := l.get(name); g != nil {
-		return g
+		return g, false
 	}
-	g := &group[K, V]{name: strings.Clone(name)}
+	g = &group[K, V]{name: strings.Clone(name)}
 	l, _ = l.put(g)
 	f.groups.Store(l)
-	return g
+	return g, true
 }
 
 // Unsubscribe removes the subscription of k to a filter and returns its value;
@@ -142,6 +152,7 @@ func (t *Tree[K, V]) Unsubscribe(filter string, k K) (v V, ok bool) {
 	if shared && l == nil {
 		groups, _ := fs.groups.Load().delete(name)
 		fs.groups.Store(groups)
+		t.groups.Add(-1)
 	}
 	if fs.empty() {
 		t.trie.remove(filter)

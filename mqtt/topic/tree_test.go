@@ -131,6 +131,9 @@ func TestAGroupIsOneOfItsFilterAlone(t *testing.T) {
 	_, ok := tree.Unsubscribe("$share/g/a", "k")
 	require.True(t, ok)
 	require.Equal(t, []string{"g:k=2", "h:k=3", "k=4"}, found(tree, "a"))
+	require.Equal(t, 2, tree.Groups())
+	tree.Subscribe("$share/g/#", "another", 5)
+	require.Equal(t, 2, tree.Groups(), "a member more")
 }
 
 func TestATreeIsEmptyAfterAllSubscriptionsCameAndWent(t *testing.T) {
@@ -157,6 +160,7 @@ func TestATreeIsEmptyAfterAllSubscriptionsCameAndWent(t *testing.T) {
 		require.True(t, ok)
 	}
 	require.Zero(t, tree.Len())
+	require.Zero(t, tree.Groups())
 	require.Zero(t, tree.trie.nodes)
 	require.Nil(t, tree.trie.root.kids.Load())
 }
