@@ -30,6 +30,9 @@ type serveConfig struct {
 	Limits      limitsConfig      `yaml:"limits"`
 	Timeouts    timeoutsConfig    `yaml:"timeouts"`
 	Log         logConfig         `yaml:"log"`
+
+	// ServerReference is where clients are told to go when the broker drains.
+	ServerReference string `yaml:"server-reference"`
 }
 
 type certificateConfig struct {
@@ -67,6 +70,7 @@ type timeoutsConfig struct {
 	Stall         time.Duration `yaml:"stall"`
 	Hold          time.Duration `yaml:"hold"`
 	Drain         time.Duration `yaml:"drain"`
+	DrainSpread   time.Duration `yaml:"drain-spread"` // 0: half of Drain with a reference, else none
 	SessionExpiry time.Duration `yaml:"session-expiry"`
 	KeepAlive     time.Duration `yaml:"keep-alive"`
 }
@@ -136,6 +140,8 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.DurationVar(&c.Timeouts.Stall, "stall-timeout", c.Timeouts.Stall, "without progress, after which publishers do not wait for a subscriber")
 	fs.DurationVar(&c.Timeouts.Hold, "hold-timeout", c.Timeouts.Hold, "longest wait of a publisher for slow subscribers")
 	fs.DurationVar(&c.Timeouts.Drain, "drain-timeout", c.Timeouts.Drain, "for clients to take their DISCONNECT at shutdown")
+	fs.DurationVar(&c.Timeouts.DrainSpread, "drain-spread", c.Timeouts.DrainSpread, "time in which clients are sent away one after the other (default half of --drain-timeout with --server-reference, else at once)")
+	fs.StringVar(&c.ServerReference, "server-reference", c.ServerReference, "other brokers that clients are sent to when this one drains, HOST:PORT with spaces between")
 	fs.DurationVar(&c.Timeouts.SessionExpiry, "session-expiry", c.Timeouts.SessionExpiry, "longest life of a session without a connection")
 	fs.DurationVar(&c.Timeouts.KeepAlive, "keep-alive", c.Timeouts.KeepAlive, "longest keep-alive granted, 0 for as the client asks")
 	fs.StringVar(&c.Log.Level, "log-level", c.Log.Level, "debug, info, warn or error")
@@ -233,6 +239,9 @@ func (c *serveConfig) resolve() error {
 			return fmt.Errorf("--%s must be more than 0", l.flag)
 		}
 	}
+	if c.Timeouts.DrainSpread < 0 || c.Timeouts.DrainSpread >= c.Timeouts.Drain {
+		return fmt.Errorf("--drain-spread %v: must be 0 or more, and less than --drain-timeout %v", c.Timeouts.DrainSpread, c.Timeouts.Drain)
+	}
 	if c.Limits.MaxConnections < 0 || c.Limits.MaxSessions < 0 {
 		return errors.New("--max-connections and --max-sessions must be 0 (no limit) or more")
 	}
@@ -271,6 +280,15 @@ func (c *listenConfig) origins() (list []string) {
 		}
 	}
 	return list
+}
+
+// drain returns how clients are sent away.
+func (c *serveConfig) drain() broker.Drain {
+	d := broker.Drain{Reference: c.ServerReference, Spread: c.Timeouts.DrainSpread}
+	if d.Reference != "" && d.Spread == 0 {
+		d.Spread = c.Timeouts.Drain / 2
+	}
+	return d
 }
 
 // brokerConfig returns what the broker needs of c.

@@ -220,7 +220,7 @@ var messageSeries = []series{
 
 var sessionSeries = []series{
 	{"mqtt_sessions", gauge, nil, "Sessions, with and without a connection.", one(func(s *figures) int { return s.Sessions })},
-	{"mqtt_sessions_connected", gauge, nil, "Sessions with a connection.", one(func(s *figures) int { return s.Sessions - s.SessionsOffline })},
+	{"mqtt_sessions_connected", gauge, nil, "Sessions with a connection.", one(func(s *figures) int { return s.Connected() })},
 	{"mqtt_sessions_offline", gauge, nil, "Sessions without a connection.", one(func(s *figures) int { return s.SessionsOffline })},
 	{"mqtt_sessions_created_total", counter, nil, "Sessions begun.", one(func(s *figures) uint64 { return s.SessionsNew })},
 	{"mqtt_sessions_resumed_total", counter, nil, "Connections that went on with a session.", one(func(s *figures) uint64 { return s.SessionsResumed })},

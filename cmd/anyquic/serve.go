@@ -38,13 +38,16 @@ HTTP/3 and WebTransport by UDP; the last two work on the port of --quic as well.
 
 Without flags it listens on loopback only, with a self-signed certificate made
 at start, and keeps its state in memory. Every setting is a flag and a key of the
-YAML file that --config names; a flag wins over the file. SIGTERM and SIGINT drain:
-clients are told (DISCONNECT 0x8B) and have --drain-timeout to go; a second
-signal ends the program at once.`,
+YAML file that --config names; a flag wins over the file.
+
+SIGTERM and SIGINT drain: /healthz says 503, clients are told (DISCONNECT 0x8B, or 0x9C
+with --server-reference) and have --drain-timeout to go; a second signal ends the
+program at once.`,
 		Example: `  anyquic serve
   anyquic serve --host 0.0.0.0 --cert fullchain.pem --key key.pem
   anyquic serve --tcp off --wss off --quic :14567
   anyquic serve --wss :443 --origins https://app.example.com
+  anyquic serve --server-reference b.example.com:8883 --drain-timeout 60s
   anyquic serve --config broker.yaml --check`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -133,9 +136,12 @@ func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert
 	case <-failed.Done(): // one listener broke: end, so that a supervisor restarts all
 	}
 	ops.draining.Store(true) // /healthz says so, until the metrics listener is closed as the last
-	log.Info("draining", "timeout", cfg.Timeouts.Drain)
+	log.Info("draining", "timeout", cfg.Timeouts.Drain, "clients", connected(b))
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Drain)
 	defer cancel()
+	if err := b.Drain(drain, cfg.drain()); err != nil {
+		log.Warn("clients are still connected at the end of --drain-timeout: they are cut off", "clients", connected(b))
+	}
 	err = b.Shutdown(drain)
 	for _, l := range open {
 		err = errors.Join(err, ignoreClosed(l.close()))
@@ -220,4 +226,10 @@ func printListenersJSON(w io.Writer, quic transport.Transport, open []*listener,
 		l.Listeners = append(l.Listeners, j)
 	}
 	return json.NewEncoder(w).Encode(l)
+}
+
+// connected returns how many clients are connected now.
+func connected(b *broker.Broker) int {
+	s := b.Stats()
+	return s.Connected()
 }

@@ -63,6 +63,7 @@ type Broker struct {
 
 	mu        sync.Mutex
 	closing   bool                                    // guarded by mu: nothing is accepted
+	draining  *Drain                                  // guarded by mu; nil: clients are welcome
 	listeners map[interface{ Close() error }]struct{} // guarded by mu
 	conns     map[*conn]struct{}                      // guarded by mu
 	sessions  map[string]*client                      // guarded by mu; by client ID

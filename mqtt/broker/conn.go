@@ -380,7 +380,7 @@ func (cn *conn) end(now time.Time, code packet.ReasonCode, reason string, link m
 	}
 	cn.closing = true
 	cn.code, cn.reason = code, reason
-	cn.abnormal = code >= 0x80 && code != packet.ServerShuttingDown
+	cn.abnormal = code >= 0x80 && !sentAway(code)
 	cn.linkCode.Store(uint64(link))
 	cn.timer.Reset(now.Add(cn.b.cfg.DrainTimeout / 2))
 	if !cn.out.writing {

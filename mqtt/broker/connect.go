@@ -160,9 +160,9 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	cn.timer.Stop() // CONNECT is here; from now on it times the end
 
 	b.mu.Lock()
-	if b.closing {
+	if ack := b.closed(); ack != nil {
 		b.mu.Unlock()
-		cn.refuse(p.Version, &packet.Connack{Code: packet.ServerUnavailable}, id, "shutting down")
+		cn.refuse(p.Version, ack, id, "shutting down")
 		return false
 	}
 	old := b.sessions[id]

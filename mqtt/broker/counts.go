@@ -226,6 +226,9 @@ func (c *flowCounters) sizesByType() map[string]uint64 {
 	return m
 }
 
+// Connected returns how many clients have a connection.
+func (s *Stats) Connected() int { return s.Sessions - s.SessionsOffline }
+
 // visit adds a client's part of the figures. The caller holds c.mu.
 func (s *Stats) visit(c *client) {
 	own := c.s.Stats()
