@@ -37,6 +37,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anyquic/anyquic/internal/timerwheel"
@@ -50,7 +51,7 @@ type Broker struct {
 	log   *slog.Logger
 	wheel *timerwheel.Wheel
 
-	queueHalf int // bytes: half of what a session's queue holds
+	limits atomic.Pointer[limits]
 
 	subs     subscriptions
 	retained retainedStore
@@ -93,10 +94,7 @@ func New(cfg *Config) (*Broker, error) {
 		ended:     make(chan struct{}),
 	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
-	b.queueHalf = defaultQueue / 2
-	if n := c.Limits.QueueBytes; n > 0 {
-		b.queueHalf = max(n/2, 1)
-	}
+	b.limits.Store(newLimits(&c))
 	b.subs.init()
 	b.authHooks.init(&c)
 	b.aclHooks.init(&c)

@@ -31,6 +31,7 @@ type client struct {
 	gone    bool             // guarded by mu: ended, or another client has its place
 	ending  []string         // guarded by mu: when gone, the filters that forget removes
 	touched bool             // guarded by mu: a source will call kick
+	half    int              // guarded by mu; bytes: half of what its queue holds
 	replay  replay           // guarded by mu: retained messages that wait for room
 	spill   spill            // guarded by mu: messages beyond a full queue
 	paid    []*owed          // guarded by mu: left the spill, to be paid by settle
@@ -39,8 +40,8 @@ type client struct {
 }
 
 // newClient returns a client with a new session, not yet registered.
-func (b *Broker) newClient(id string) *client {
-	c := &client{b: b, id: id, s: session.New(id, b.cfg.Limits)}
+func (b *Broker) newClient(id string, l *limits) *client {
+	c := &client{b: b, id: id, s: session.New(id, l.session)}
 	c.timer.Init(b.wheel, c.tick)
 	return c
 }

@@ -24,6 +24,7 @@ type conn struct {
 	b       *Broker
 	link    mqtt.Link
 	carrier int              // index of the carrier's counters
+	limits  *limits          // of its beginning
 	timer   timerwheel.Timer // CONNECT is late; or the end has lingered long enough
 
 	client     *client        // set by connect before any other goroutine sees the conn
@@ -84,7 +85,7 @@ type outlet struct {
 
 // serveLink is a connection's control stream's reading goroutine.
 func (b *Broker) serveLink(link mqtt.Link) {
-	cn := &conn{b: b, link: link, carrier: carrierIndex(link.Carrier()), since: time.Now()}
+	cn := &conn{b: b, link: link, carrier: carrierIndex(link.Carrier()), limits: b.limits.Load(), since: time.Now()}
 	cn.linkCode.Store(uint64(mqtt.LinkControlDown))
 	cn.timer.Init(b.wheel, cn.timeout)
 
@@ -122,7 +123,7 @@ const (
 
 // room is called with mu held.
 func (b *Broker) room() int {
-	limit := b.cfg.MaxConns
+	limit := b.limits.Load().maxConns
 	switch {
 	case limit == 0 || len(b.conns) < limit:
 		return roomForOne

@@ -66,7 +66,7 @@ func (cn *conn) begin(room int) bool {
 
 func (in *inlet) init(cn *conn, s mqtt.Stream) {
 	in.cn, in.stream = cn, s
-	in.reader = mqtt.NewReader(s, cn.b.cfg.Limits.MaximumPacketSize)
+	in.reader = mqtt.NewReader(s, cn.limits.session.MaximumPacketSize)
 	in.src.init(cn.b, cn)
 }
 
@@ -156,7 +156,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	b := cn.b
 	now := cn.in.src.now
 	id := cn.id
-	cn.keepAlive = b.keepAlive(p)
+	cn.keepAlive = cn.limits.keepAlive(p)
 	cn.timer.Stop() // CONNECT is here; from now on it times the end
 
 	b.mu.Lock()
@@ -176,12 +176,12 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	c, fx := cn.takeover(old, p.CleanStart, now)
 	present := c != nil
 	if c == nil {
-		if old == nil && b.cfg.MaxSessions > 0 && len(b.sessions) >= b.cfg.MaxSessions {
+		if old == nil && cn.limits.maxSessions > 0 && len(b.sessions) >= cn.limits.maxSessions {
 			b.mu.Unlock()
 			cn.refuse(p.Version, &packet.Connack{Code: packet.QuotaExceeded}, id, "too many sessions")
 			return false
 		}
-		c = b.newClient(id)
+		c = b.newClient(id, cn.limits)
 		c.owner = cn.username
 		c.mu.Lock()
 		b.sessions[id] = c
@@ -190,7 +190,9 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	b.count.attached(p.Version, present, tookOver, now.Sub(cn.since))
 	cn.client, cn.since = c, now
 	c.conn = cn
+	c.half = cn.limits.queueHalf
 	c.progressed(now)
+	c.s.SetLimits(cn.limits.session)
 	c.s.Attach(now, p, cn.how(present))
 	c.rearm()
 	c.kick(now)
@@ -232,9 +234,9 @@ func (cn *conn) how(present bool) session.Attach {
 }
 
 // keepAlive returns how long the client may be silent, as the machine reckons.
-func (b *Broker) keepAlive(p *packet.Connect) time.Duration {
+func (l *limits) keepAlive(p *packet.Connect) time.Duration {
 	ka := p.KeepAlive
-	if most := b.cfg.Limits.KeepAliveMax; p.Version >= packet.V5 && most != 0 && (ka == 0 || ka > most) {
+	if most := l.session.KeepAliveMax; p.Version >= packet.V5 && most != 0 && (ka == 0 || ka > most) {
 		ka = most
 	}
 	return time.Duration(ka) * time.Second * 3 / 2

@@ -13,12 +13,12 @@ import (
 
 // A retainedStore holds the retained messages (MQTT 5, Section 3.3.1.3).
 type retainedStore struct {
-	tree     *topic.Retained[*kept]
-	max      int   // messages; negative: no limit
-	maxBytes int64 // negative: no limit
+	tree *topic.Retained[*kept]
 
-	mu    sync.Mutex // serialises put and expiry
-	bytes int64      // guarded by mu
+	mu       sync.Mutex // serialises put and expiry
+	max      int        // guarded by mu; messages; negative: no limit
+	maxBytes int64      // guarded by mu; negative: no limit
+	bytes    int64      // guarded by mu
 }
 
 // A kept message is one in the store.
@@ -30,6 +30,12 @@ type kept struct {
 
 func (r *retainedStore) init(max int, maxBytes int64) {
 	r.tree, r.max, r.maxBytes = topic.NewRetained[*kept](), max, maxBytes
+}
+
+func (r *retainedStore) limit(max int, maxBytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.max, r.maxBytes = max, maxBytes
 }
 
 func (r *retainedStore) size() (n int, bytes int64) {
@@ -157,7 +163,7 @@ func (c *client) refill(now time.Time) bool {
 	if r.next == len(r.list) || c.gone || !c.spill.empty() {
 		return moved
 	}
-	for r.next < len(r.list) && c.s.QueueBytes() < c.b.queueHalf {
+	for r.next < len(r.list) && c.s.QueueBytes() < c.half {
 		e := &r.list[r.next]
 		// A newer one has reached the subscriber as any other message.
 		if c.b.retained.current(e.k) {

@@ -128,7 +128,7 @@ func (src *source) spillTo(c *client, m *session.Message, d session.Delivery) bo
 	}
 	e := spilled{m: m, d: d}
 	cost := e.cost()
-	if c.spill.bytes+cost > max(2*c.b.queueHalf, defaultQueue) {
+	if c.spill.bytes+cost > max(2*c.half, defaultQueue) {
 		return false
 	}
 	e.d.SubscriptionIDs = slices.Clone(d.SubscriptionIDs)

@@ -71,6 +71,10 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// SetLimits changes the limits of a session without a connection. What it holds
+// beyond them stays.
+func (s *Session) SetLimits(l Limits) { s.limits = l.withDefaults() }
+
 // capExpiry returns the session expiry in seconds that is granted for want.
 func (l *Limits) capExpiry(want uint32) uint32 {
 	if l.SessionExpiryMax < 0 {
