@@ -173,7 +173,7 @@ func newBenchBroker() *cobra.Command {
 			}
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()
-			return serve(ctx, &cfg, quic, cert, io.Discard, func(open []*listener) error {
+			return serve(ctx, &cfg, quic, cert, io.Discard, nil, func(open []*listener) error {
 				hello := benchproc.Hello{URLs: make(map[string]string)}
 				for _, l := range open {
 					hello.URLs[l.name] = l.url

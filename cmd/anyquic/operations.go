@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -21,9 +22,15 @@ type operations struct {
 	started time.Time
 	log     *slog.Logger
 	lines   *lineCounter
+	level   *slog.LevelVar
+
+	// reloaders are what reload reads again besides the configuration. It is set
+	// before anything is served.
+	reloaders []reloader
 
 	draining atomic.Bool
 	cert     atomic.Pointer[tls.Certificate]
+	cfg      atomic.Pointer[serveConfig] // in force
 
 	mu       sync.Mutex
 	meters   []*quicmeter.Meter // guarded by mu
@@ -31,13 +38,25 @@ type operations struct {
 	reloaded time.Time          // guarded by mu
 }
 
-func newOperations(b *broker.Broker, quic transport.Transport, cert *tls.Certificate, log *slog.Logger, lines *lineCounter) *operations {
+// newOperations returns operations with a log to w, for a broker that start makes.
+func newOperations(cfg *serveConfig, quic transport.Transport, cert *tls.Certificate, w io.Writer, start func(*slog.Logger) (*broker.Broker, error)) (*operations, error) {
 	now := time.Now()
-	o := &operations{broker: b, engine: quic, version: buildVersion(), started: now, reloaded: now, log: log, lines: lines}
+	o := &operations{engine: quic, version: buildVersion(), started: now, reloaded: now, level: cfg.Log.leveler()}
+	o.lines = newLineCounter(cfg.Log.handler(w, o.level))
+	o.log = slog.New(o.lines)
+	var err error
+	if o.broker, err = start(o.log); err != nil {
+		return nil, err
+	}
+	c := *cfg
+	o.cfg.Store(&c)
 	o.version.Versions = quic.Features().Versions
 	o.cert.Store(cert)
-	return o
+	return o, nil
 }
+
+// config returns the configuration in force. It is not to be modified.
+func (o *operations) config() *serveConfig { return o.cfg.Load() }
 
 // tls returns what listeners are configured with. The certificate is the one that
 // is in use when a handshake begins.
@@ -68,9 +87,7 @@ func (o *operations) figures() *figures {
 	}
 	o.mu.Unlock()
 	for _, m := range meters {
-		if s, ok := m.Stats(); ok {
-			f.quic = append(f.quic, s)
-		}
+		f.quic = append(f.quic, m.Stats())
 	}
 	return f
 }

@@ -61,12 +61,12 @@ func udpSocket(t *testing.T) net.PacketConn {
 }
 
 func newQUICLab(t *testing.T) *quicLab {
-	b, err := broker.New(nil)
-	require.NoError(t, err)
-	t.Cleanup(func() { b.Close() })
 	cert := testcert.NewCA().Certificate("localhost")
-	lines := newLineCounter(slog.DiscardHandler)
-	l := &quicLab{t: t, ops: newOperations(b, engine.Default(), &cert, slog.New(lines), lines), socket: &lossySocket{PacketConn: udpSocket(t)}}
+	cfg := defaults()
+	ops, err := newOperations(&cfg, engine.Default(), &cert, io.Discard, func(*slog.Logger) (*broker.Broker, error) { return broker.New(nil) })
+	require.NoError(t, err)
+	t.Cleanup(func() { ops.broker.Close() })
+	l := &quicLab{t: t, ops: ops, socket: &lossySocket{PacketConn: udpSocket(t)}}
 	server, client := testcert.New("lab")
 	l.tls = client
 	var retry atomic.Bool

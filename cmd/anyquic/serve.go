@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -42,7 +44,11 @@ YAML file that --config names; a flag wins over the file.
 
 SIGTERM and SIGINT drain: /healthz says 503, clients are told (DISCONNECT 0x8B, or 0x9C
 with --server-reference) and have --drain-timeout to go; a second signal ends the
-program at once.`,
+program at once.
+
+SIGHUP reads --config and the files that it and the flags name again: certificates,
+limits, the log's level. Nobody is disconnected. If anything is wrong with them, it is
+logged and everything stays as it was.`,
 		Example: `  anyquic serve
   anyquic serve --host 0.0.0.0 --cert fullchain.pem --key key.pem
   anyquic serve --tcp off --wss off --quic :14567
@@ -71,7 +77,11 @@ program at once.`,
 			if asJSON {
 				announce = printListenersJSON
 			}
-			return serve(cmd.Context(), &cfg, quic, cert, cmd.ErrOrStderr(), func(open []*listener) error {
+			var again func() (serveConfig, error)
+			if file != "" || cfg.Certificate.Cert != "" {
+				again = func() (serveConfig, error) { return load(file, cmd.Flags()) }
+			}
+			return serve(cmd.Context(), &cfg, quic, cert, cmd.ErrOrStderr(), again, func(open []*listener) error {
 				return announce(cmd.OutOrStdout(), quic, open, cert, selfSigned)
 			})
 		},
@@ -96,19 +106,25 @@ func (c *serveConfig) hosts() []string {
 }
 
 // serve runs the broker until ctx is done, then drains it. It calls announce
-// when the listeners are open.
-func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert tls.Certificate, stderr io.Writer, announce func([]*listener) error) error {
-	lines := newLineCounter(cfg.Log.handler(stderr, cfg.Log.leveler()))
-	log := slog.New(lines)
-	bc := cfg.brokerConfig()
-	bc.Logger = log
-	b, err := broker.New(bc)
+// when the listeners are open, and load when it is to reload the configuration; if that is nil
+// SIGHUP ends the program, as when a terminal goes.
+func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert tls.Certificate, stderr io.Writer, load func() (serveConfig, error), announce func([]*listener) error) error {
+	ops, err := newOperations(cfg, quic, &cert, stderr, func(log *slog.Logger) (*broker.Broker, error) {
+		bc := cfg.brokerConfig()
+		bc.Logger = log
+		return broker.New(bc)
+	})
 	if err != nil {
 		return err
 	}
+	b, log := ops.broker, ops.log
 	defer b.Close()
 
-	ops := newOperations(b, quic, &cert, log, lines)
+	hup := make(chan os.Signal, 1)
+	if load != nil {
+		signal.Notify(hup, syscall.SIGHUP)
+		defer signal.Stop(hup)
+	}
 	open, err := listeners(cfg, b, ops, log)
 	if err != nil {
 		return err
@@ -131,10 +147,17 @@ func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert
 			return nil
 		})
 	}
-	select {
-	case <-ctx.Done():
-	case <-failed.Done(): // one listener broke: end, so that a supervisor restarts all
+	for running := true; running; {
+		select {
+		case <-hup:
+			ops.reload(load)
+		case <-ctx.Done():
+			running = false
+		case <-failed.Done(): // one listener broke: end, so that a supervisor restarts all
+			running = false
+		}
 	}
+	cfg = ops.config()
 	ops.draining.Store(true) // /healthz says so, until the metrics listener is closed as the last
 	log.Info("draining", "timeout", cfg.Timeouts.Drain, "clients", connected(b))
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Drain)

@@ -1,10 +1,8 @@
 package broker
 
 import (
-	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -412,27 +410,7 @@ func (cn *conn) finish() {
 	code, reason, abnormal := cn.code, cn.reason, cn.abnormal
 	c.mu.Unlock()
 	cn.b.count.disconnects[code].Add(1)
-	if abnormal {
-		cn.log(c.id, code, reason)
-	}
-}
-
-// log writes the one line about a connection that ended otherwise than its
-// client wished.
-func (cn *conn) log(id string, code packet.ReasonCode, reason string) {
-	cn.b.log.LogAttrs(context.Background(), slog.LevelInfo, "mqtt: disconnected",
-		slog.String("client", id),
-		slog.String("remote", addrString(cn.link)),
-		slog.String("carrier", string(cn.link.Carrier())),
-		slog.String("code", codeString(code)),
-		slog.String("reason", reason))
-}
-
-func addrString(l mqtt.Link) string {
-	if a := l.RemoteAddr(); a != nil {
-		return a.String()
-	}
-	return ""
+	cn.logDisconnected(code, reason, abnormal)
 }
 
 // detach tells the machine that its connection has ended, once.

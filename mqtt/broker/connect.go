@@ -207,6 +207,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	}
 	b.revoke(c, cn.revoked)
 
+	cn.logConnected(present)
 	idle := noIdleTimeout
 	if cn.keepAlive != 0 {
 		idle = max(cn.keepAlive*4/3, 30*time.Second) // twice the keep-alive

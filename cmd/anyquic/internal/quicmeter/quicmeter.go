@@ -254,9 +254,9 @@ type Stats struct {
 	RTT              []time.Duration // smoothed, of each connection that is open, in order
 }
 
-// Stats returns the figures of this moment; false if nothing listens.
-func (m *Meter) Stats() (s Stats, ok bool) {
-	s = Stats{
+// Stats returns the figures of this moment.
+func (m *Meter) Stats() Stats {
+	s := Stats{
 		Listener: m.listener, Hellos: m.hellos.Load(), EarlyOffers: m.offered.Load(), Took: m.took.Histogram(),
 		Failed: make(map[string]uint64, len(Reasons)), Ends: make(map[string]uint64, len(EndReasons)),
 	}
@@ -294,5 +294,5 @@ func (m *Meter) Stats() (s Stats, ok bool) {
 		s.Endpoint.Retries += e.Retries
 		s.Endpoint.PacketsDropped += e.PacketsDropped
 	}
-	return s, len(endpoints) > 0
+	return s
 }
