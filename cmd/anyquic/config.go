@@ -31,6 +31,9 @@ type serveConfig struct {
 	Timeouts    timeoutsConfig    `yaml:"timeouts"`
 	Log         logConfig         `yaml:"log"`
 
+	// SysInterval is how often the broker publishes about itself; 0: never.
+	SysInterval time.Duration `yaml:"sys-interval"`
+
 	// ServerReference is where clients are told to go when the broker drains.
 	ServerReference string `yaml:"server-reference"`
 }
@@ -108,7 +111,8 @@ func defaults() serveConfig {
 			Drain:         10 * time.Second,
 			SessionExpiry: l.SessionExpiryMax,
 		},
-		Log: logConfig{Level: "info", Format: "text"},
+		SysInterval: 30 * time.Second,
+		Log:         logConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -144,6 +148,7 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&c.ServerReference, "server-reference", c.ServerReference, "other brokers that clients are sent to when this one drains, HOST:PORT with spaces between")
 	fs.DurationVar(&c.Timeouts.SessionExpiry, "session-expiry", c.Timeouts.SessionExpiry, "longest life of a session without a connection")
 	fs.DurationVar(&c.Timeouts.KeepAlive, "keep-alive", c.Timeouts.KeepAlive, "longest keep-alive granted, 0 for as the client asks")
+	fs.DurationVar(&c.SysInterval, "sys-interval", c.SysInterval, "how often the broker publishes its figures below $SYS/broker/, 0 for never")
 	fs.StringVar(&c.Log.Level, "log-level", c.Log.Level, "debug, info, warn or error")
 	fs.StringVar(&c.Log.Format, "log-format", c.Log.Format, "text or json")
 }
@@ -239,6 +244,9 @@ func (c *serveConfig) resolve() error {
 			return fmt.Errorf("--%s must be more than 0", l.flag)
 		}
 	}
+	if c.SysInterval < 0 || c.SysInterval > 0 && c.SysInterval < time.Second {
+		return fmt.Errorf("--sys-interval %v: must be 0 for never, or a second or more", c.SysInterval)
+	}
 	if c.Timeouts.DrainSpread < 0 || c.Timeouts.DrainSpread >= c.Timeouts.Drain {
 		return fmt.Errorf("--drain-spread %v: must be 0 or more, and less than --drain-timeout %v", c.Timeouts.DrainSpread, c.Timeouts.Drain)
 	}
@@ -299,6 +307,8 @@ func (c *serveConfig) brokerConfig() *broker.Config {
 		MaxRetained:      c.Limits.RetainedMessages,
 		MaxRetainedBytes: c.Limits.RetainedBytes,
 		ConnectTimeout:   c.Timeouts.Connect,
+		SysInterval:      c.SysInterval,
+		Version:          "anyquic " + buildVersion().Version,
 		StallTimeout:     c.Timeouts.Stall,
 		HoldTimeout:      c.Timeouts.Hold,
 		Limits: session.Limits{

@@ -70,8 +70,10 @@ type Broker struct {
 	sessions  map[string]*client                      // guarded by mu; by client ID
 	locals    map[*Local]struct{}                     // guarded by mu
 
-	running sync.WaitGroup // accept loops and connections; Add only under mu while not closing
-	ended   chan struct{}  // closed when Close or Shutdown is complete
+	running    sync.WaitGroup // accept loops and connections; Add only under mu while not closing
+	background sync.WaitGroup // what runs until the broker closes
+
+	ended   chan struct{} // closed when Close or Shutdown is complete
 	endOnce sync.Once
 }
 
@@ -100,6 +102,9 @@ func New(cfg *Config) (*Broker, error) {
 	b.aclHooks.init(&c)
 	b.retained.init(c.MaxRetained, c.MaxRetainedBytes)
 	b.wheel = timerwheel.New(wheelTick)
+	if c.SysInterval > 0 {
+		b.background.Go(b.publishSys) // until Close
+	}
 	return b, nil
 }
 

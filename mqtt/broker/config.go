@@ -24,6 +24,15 @@ type Config struct {
 	// ACL decides what a client may publish and subscribe to; nil: everything.
 	ACL Authorizer
 
+	// SysInterval is how often the broker publishes its figures below $SYS/broker/,
+	// beginning at once. They are kept for later subscribers and match no filter
+	// that begins with a wildcard. Zero: never.
+	SysInterval time.Duration
+
+	// Version is what $SYS/broker/version says: name and version of the program.
+	// Default "anyquic".
+	Version string
+
 	// HookTimeout bounds one call of Auth or ACL: 5 s.
 	HookTimeout time.Duration
 
@@ -99,6 +108,12 @@ func (cfg *Config) complete() (Config, error) {
 	}
 	if c.Limits.MaximumPacketSize == 0 {
 		c.Limits.MaximumPacketSize = defaultMaxPacket
+	}
+	if c.SysInterval < 0 || c.SysInterval > 0 && c.SysInterval < time.Second {
+		return c, fmt.Errorf("broker: SysInterval %v: must be 0, or a second or more", c.SysInterval)
+	}
+	if c.Version == "" {
+		c.Version = "anyquic"
 	}
 	if c.MaxRetained == 0 {
 		c.MaxRetained = defaultMaxRetained

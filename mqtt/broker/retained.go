@@ -19,6 +19,7 @@ type retainedStore struct {
 	max      int        // guarded by mu; messages; negative: no limit
 	maxBytes int64      // guarded by mu; negative: no limit
 	bytes    int64      // guarded by mu
+	sys      int        // guarded by mu; of tree, messages of the broker about itself
 }
 
 // A kept message is one in the store.
@@ -41,7 +42,7 @@ func (r *retainedStore) limit(max int, maxBytes int64) {
 func (r *retainedStore) size() (n int, bytes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.tree.Len(), r.bytes
+	return r.tree.Len() - r.sys, r.bytes
 }
 
 // keptOverhead is about what the store needs for a message besides its bytes.
@@ -64,7 +65,7 @@ func (r *retainedStore) put(b *Broker, m *session.Message) bool {
 	size := r.bytes + k.size
 	if replaces {
 		size -= old.size
-	} else if r.max >= 0 && r.tree.Len() >= r.max {
+	} else if r.max >= 0 && r.tree.Len()-r.sys >= r.max {
 		return false
 	}
 	if r.maxBytes >= 0 && size > r.maxBytes {

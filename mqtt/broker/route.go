@@ -135,7 +135,9 @@ func (b *Broker) route(src *source, m *session.Message) packet.ReasonCode {
 	src.time(m)
 	b.subs.tree.Match(m.Publish.Topic, &src.found)
 	if src.found.Empty() {
-		b.count.unmatched.Add(1)
+		if !reserved(m.Publish.Topic) {
+			b.count.unmatched.Add(1)
+		}
 		return packet.NoMatchingSubscribers
 	}
 	switch found := &src.found; {

@@ -48,6 +48,7 @@ func (b *Broker) Close() error {
 		cn.link.CloseWithCode(mqtt.LinkNormal)
 	}
 	b.running.Wait()
+	b.background.Wait()
 	b.endOnce.Do(func() {
 		b.authHooks.wait(b.cfg.DrainTimeout)
 		b.aclHooks.wait(b.cfg.DrainTimeout)
