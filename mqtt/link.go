@@ -91,6 +91,12 @@ type CodeSetter interface {
 	SetCode(code LinkCode)
 }
 
+// A RoundTripper is a Link whose carrier measures the time of a round trip.
+type RoundTripper interface {
+	// RTT returns the smoothed time, 0 if there is none yet.
+	RTT() time.Duration
+}
+
 // A Stream is one ordered byte stream of a Link.
 type Stream interface {
 	io.Reader // io.EOF after the peer's FIN, a *StreamError after a reset

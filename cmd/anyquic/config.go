@@ -127,7 +127,7 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Listen.Origins, "origins", c.Listen.Origins, `other origins whose pages may connect, with commas: https://example.com, *.example.com, or * for all`)
 	fs.BoolVar(&c.Listen.HTTP3, "http3", c.Listen.HTTP3, "WebSocket on HTTP/3 and WebTransport, on the UDP ports of --wss and --quic")
 	fs.StringVar(&c.Listen.QUIC, "quic", c.Listen.QUIC, `MQTT on QUIC, HOST:PORT or "off" (default HOST:14567, UDP)`)
-	fs.StringVar(&c.Listen.Metrics, "metrics", c.Listen.Metrics, `Prometheus /metrics and /healthz, HOST:PORT or "off"`)
+	fs.StringVar(&c.Listen.Metrics, "metrics", c.Listen.Metrics, `Prometheus /metrics, /healthz and, from this machine, /debug/clients; HOST:PORT or "off"`)
 	fs.StringVar(&c.Certificate.Cert, "cert", c.Certificate.Cert, "PEM file with the certificate chain (default: a self-signed one, made at start)")
 	fs.StringVar(&c.Certificate.Key, "key", c.Certificate.Key, "PEM file with the certificate's private key")
 	fs.IntVar(&c.Limits.MaxConnections, "max-connections", c.Limits.MaxConnections, "clients at once, 0 for no limit")

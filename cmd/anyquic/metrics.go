@@ -15,7 +15,8 @@ import (
 const metricPrefix = "anyquic_"
 
 // monitoring serves /metrics for Prometheus and /healthz for supervisors and
-// load balancers: 200 while the broker accepts clients, 503 while it drains.
+// load balancers: 200 while the broker accepts clients, 503 while it drains; and to
+// this machine what admin adds.
 func monitoring(ops *operations) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
@@ -34,6 +35,7 @@ func monitoring(ops *operations) http.Handler {
 		}
 		w.Write([]byte("ok\n"))
 	})
+	ops.admin(mux)
 	return mux
 }
 

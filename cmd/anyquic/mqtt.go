@@ -38,7 +38,7 @@ Options are named as those of mosquitto_pub and mosquitto_sub.`,
 		Args: cobra.NoArgs,
 		RunE: help,
 	}
-	cmd.AddCommand(newPub(), newSub())
+	cmd.AddCommand(newPub(), newSub(), newClients())
 	return cmd
 }
 

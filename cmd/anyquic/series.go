@@ -235,6 +235,8 @@ var sessionSeries = []series{
 	{"mqtt_publishers_pushed_back", gauge, nil, "Clients that are not read now because their subscribers have no room.", one(func(s *figures) int { return s.PushedBackNow })},
 	{"mqtt_publishers_pushed_back_total", counter, nil, "Times a publisher had to wait for its subscribers.", one(func(s *figures) uint64 { return s.PushedBack })},
 	{"mqtt_publishers_pushed_back_seconds_total", counter, nil, "Time publishers have waited for their subscribers.", one(func(s *figures) float64 { return s.PushedBackFor.Seconds() })},
+	{"mqtt_subscribers_slow", gauge, nil, "Clients whose queue was full and is not yet half empty, now.", one(func(s *figures) int { return s.SlowNow })},
+	{"mqtt_subscribers_slow_total", counter, nil, "Times a client's queue was full.", one(func(s *figures) uint64 { return s.Slow })},
 	{"mqtt_subscribers_stalled", gauge, nil, "Clients whose queue is full and who take nothing, now.", one(func(s *figures) int { return s.StalledNow })},
 	{"mqtt_subscribers_stalled_total", counter, nil, "Times a subscriber with a full queue took nothing.", one(func(s *figures) uint64 { return s.Stalled })},
 }

@@ -262,7 +262,8 @@ var brokerMoves = []move{
 			pub.send(&packet.Publish{Topic: "t/stuck", Payload: make([]byte, 8<<10), QoS: 1, PacketID: uint16(i + 1)})
 		}
 	}, map[string]float64{
-		`mqtt_publishers_pushed_back`:    1,
+		`mqtt_publishers_pushed_back`: 1,
+		`mqtt_subscribers_slow`:       1, `mqtt_subscribers_slow_total`: 1,
 		`mqtt_subscribers_stalled`:       1,
 		`mqtt_subscribers_stalled_total`: 1,
 	}},

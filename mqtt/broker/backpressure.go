@@ -39,6 +39,7 @@ type pressure struct {
 	heard    uint64        // packets that have come from its host
 	heardAt  time.Time     // when they were found to be that many
 	stalled  bool          // found stalled, and no progress since
+	slow     slowness
 }
 
 // patience returns how much longer to wait for c, which has a connection. The
@@ -59,6 +60,7 @@ func (c *client) patience(now time.Time) time.Duration {
 func (c *client) progressed(now time.Time) {
 	c.stalled = false
 	c.progress = now
+	c.drained()
 	if c.conn != nil {
 		c.heard, _ = c.conn.link.Heard()
 		c.heardAt = now
@@ -101,7 +103,9 @@ func (c *client) enqueue(now time.Time, m *session.Message, d session.Delivery) 
 // deliverFull goes on where deliver found the queue full. The caller holds
 // c.mu, which is released.
 func (src *source) deliverFull(c *client, m *session.Message, d session.Delivery) bool {
+	c.foundFull(src.now)
 	ok := src.tryUntil(c, m, d)
+	c.reportSlow(src.now)
 	if src.holding {
 		src.unhold()
 	}
@@ -147,6 +151,7 @@ func (src *source) tryUntil(c *client, m *session.Message, d session.Delivery) b
 		if wait <= 0 {
 			dropped, ok := c.s.Overflow(src.now)
 			src.dropped += dropped
+			c.slow.dropped += uint64(dropped)
 			if ok {
 				r := c.enqueue(src.now, m, d)
 				if r != session.Full {
@@ -158,6 +163,7 @@ func (src *source) tryUntil(c *client, m *session.Message, d session.Delivery) b
 				if d.QoS > packet.AtMostOnce && src.blames() {
 					fx = c.disconnectLocked(src.now, packet.QuotaExceeded, "queue full and nothing taken")
 				}
+				c.slow.dropped++
 				c.mu.Unlock()
 				src.dropped++
 				src.later(c, fx)

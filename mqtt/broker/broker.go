@@ -56,6 +56,7 @@ type Broker struct {
 	subs     subscriptions
 	retained retainedStore
 	count    counters
+	slowLog  slowLog
 
 	authHooks, aclHooks hooks
 

@@ -423,6 +423,7 @@ func (cn *conn) detach(src *source) {
 	}
 	c.leaveReplay(src.now)
 	c.conn = nil
+	c.drained()
 	fx := c.ifEnds(func() []session.Effect { return c.s.Detach(nil, src.now) })
 	c.wakeWaiting()
 	c.rearm()

@@ -77,6 +77,7 @@ type moreCounters struct {
 	sessionsResumed atomic.Uint64
 	sessionsEnded   atomic.Uint64
 	takeovers       atomic.Uint64
+	slow            atomic.Uint64
 	wills           atomic.Uint64
 	unmatched       atomic.Uint64
 	acceptErrors    atomic.Uint64
@@ -205,7 +206,7 @@ func (b *Broker) more(s *Stats) {
 	s.ConnectTook = c.connectTook.Histogram()
 	s.SessionsNew, s.SessionsResumed, s.SessionsEnded = c.sessionsNew.Load(), c.sessionsResumed.Load(), c.sessionsEnded.Load()
 	s.Takeovers, s.Wills, s.Unmatched = c.takeovers.Load(), c.wills.Load(), c.unmatched.Load()
-	s.AcceptErrors = c.acceptErrors.Load()
+	s.Slow, s.AcceptErrors = c.slow.Load(), c.acceptErrors.Load()
 	s.Expired, s.TooLarge = c.expired.Load(), c.tooLarge.Load()
 	s.DataStreams = StreamStats{Opened: c.streamsOpened.Load(), Reset: c.streamsReset.Load()}
 	s.Latency = c.latency.Histogram()
@@ -249,6 +250,9 @@ func (s *Stats) visit(c *client) {
 	s.DataStreams.Open += len(cn.data)
 	if cn.holds.Load() > 0 {
 		s.PushedBackNow++
+	}
+	if !c.slow.since.IsZero() {
+		s.SlowNow++
 	}
 	if c.stalled {
 		s.StalledNow++

@@ -68,6 +68,9 @@ type Stats struct {
 	Inflight      int   `json:"inflight"`      // messages sent and not completely acknowledged
 	PushedBackNow int   `json:"pushed_back_now"`
 	StalledNow    int   `json:"stalled_now"`
+	SlowNow       int   `json:"slow_now"`
+
+	Slow uint64 `json:"slow"` // times a subscriber became slow: its queue was full
 
 	SharedGroups int         `json:"shared_groups"` // pairs of a share name and a filter
 	DataStreams  StreamStats `json:"data_streams"`

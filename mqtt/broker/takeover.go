@@ -33,6 +33,7 @@ func (cn *conn) takeover(old *client, cleanStart bool, now time.Time) (*client, 
 		was.takenOver(now)
 		cn.superseded = was
 		old.conn = nil
+		old.drained()
 		old.wakeWaiting()
 	}
 	if cleanStart {

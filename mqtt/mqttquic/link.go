@@ -105,6 +105,9 @@ func (l *Link) Heard() (packets uint64, within time.Duration) {
 	return s.PacketsReceived, 3*s.SmoothedRTT + heardSlack
 }
 
+// RTT returns the smoothed round-trip time of the connection.
+func (l *Link) RTT() time.Duration { return l.conn.Stats().SmoothedRTT }
+
 const heardSlack = 250 * time.Millisecond
 
 // Context is done when the Link has ended.

@@ -120,6 +120,14 @@ func (l *socketLink) Heard() (uint64, time.Duration) {
 	return heard(l.quic)
 }
 
+// RTT returns the smoothed round-trip time of the HTTP/3 connection, 0 on others.
+func (l *socketLink) RTT() time.Duration {
+	if l.quic == nil {
+		return 0
+	}
+	return l.quic.Stats().SmoothedRTT
+}
+
 // SetCode says why CloseWrite ends the Link.
 func (l *socketLink) SetCode(code mqtt.LinkCode) { l.code.Store(uint64(code)) }
 
