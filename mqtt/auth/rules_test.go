@@ -157,9 +157,13 @@ func FuzzRules(f *testing.F) {
 	f.Add("a/#", "a", "a")
 	f.Add("a/+", "+/b", "a/b")
 	f.Fuzz(func(t *testing.T, rule, filter, name string) {
-		if topic.ValidFilter(rule) != nil || topic.ValidFilter(filter) != nil || topic.ValidName(name) != nil ||
-			strings.Contains(rule, "%") || strings.HasPrefix(rule, "$share/") || strings.HasPrefix(filter, "$share/") ||
-			strings.TrimSpace(rule) != rule || strings.ContainsAny(rule, "\n\r") || len(rule) > 1000 {
+		for _, f := range []string{rule, filter} { // what a line can say
+			if topic.ValidFilter(f) != nil || strings.Contains(f, "%") || strings.HasPrefix(f, "$share/") ||
+				strings.TrimSpace(f) != f || strings.ContainsAny(f, "\n\r") || len(f) > 1000 {
+				t.Skip()
+			}
+		}
+		if topic.ValidName(name) != nil {
 			t.Skip()
 		}
 		allow, err := auth.OpenRules(write(t, "allow both "+rule))

@@ -174,6 +174,8 @@ func (c *Client) setDefaults() error {
 	switch {
 	case cfg.Version < packet.V31 || cfg.Version > packet.V5:
 		return fmt.Errorf("client: Config.Version is %d, not 3 (MQTT 3.1), 4 (3.1.1) or 5", uint8(cfg.Version))
+	case cfg.Auth != nil && cfg.Version < packet.V5:
+		return errors.New("client: Config.Auth needs MQTT 5")
 	case cfg.InflightMax < 1 || cfg.QueueBytes < 1:
 		return errors.New("client: Config.InflightMax and Config.QueueBytes cannot be none")
 	case cfg.TopicAliasMaximum > math.MaxUint16:

@@ -106,6 +106,10 @@ type Config struct {
 	// Password is sent if it is not nil. MQTT 3.x demands a Username with it.
 	Password []byte
 
+	// Auth proves who the client is by AUTH, on each connection (MQTT 5). Username
+	// and Password may be empty with it. See [Client.Reauthenticate].
+	Auth Authenticator
+
 	// Will is published by the server when the connection ends without
 	// [Client.Disconnect].
 	Will *packet.Will

@@ -65,7 +65,8 @@ func (c *Client) connect(ctx context.Context) (*conn, error) {
 	}
 	_ = link.CloseWithCode(code)
 	var refused *ConnectError
-	if errors.As(err, &refused) || violation != nil {
+	var untrusted *AuthError
+	if errors.As(err, &refused) || violation != nil || errors.As(err, &untrusted) {
 		return nil, err
 	}
 	return nil, &ConnectionError{"connect", orContext(ctx, err)}
@@ -84,6 +85,10 @@ func (c *Client) handshake(ctx context.Context, link mqtt.Link) (*conn, *packet.
 	c.mu.Lock()
 	p := c.connectPacket(c.m.epoch == 0)
 	c.mu.Unlock()
+	x, err := c.startAuth(p.Properties)
+	if err != nil {
+		return nil, nil, err
+	}
 	b, err := p.Append(nil, c.cfg.Version)
 	if err != nil {
 		return nil, nil, err
@@ -93,7 +98,7 @@ func (c *Client) handshake(ctx context.Context, link mqtt.Link) (*conn, *packet.
 		return nil, nil, err
 	}
 	in := mqtt.NewReader(stream, c.cfg.MaximumPacketSize)
-	ack, err := c.readConnack(in)
+	ack, err := c.authenticate(in, stream, x)
 	if err != nil {
 		in.Release()
 		return nil, nil, err
@@ -104,7 +109,9 @@ func (c *Client) handshake(ctx context.Context, link mqtt.Link) (*conn, *packet.
 	}, ack, nil
 }
 
-func (c *Client) readConnack(in *mqtt.Reader) (*packet.Connack, error) {
+// readAnswer returns a CONNACK that accepts, or an AUTH, valid until the next
+// read.
+func (c *Client) readAnswer(in *mqtt.Reader) (packet.Packet, error) {
 	h, body, err := in.Next()
 	if err != nil {
 		return nil, violationBy(err)
@@ -127,7 +134,7 @@ func (c *Client) readConnack(in *mqtt.Reader) (*packet.Connack, error) {
 		}
 		return nil, e
 	case *packet.Auth:
-		return nil, &ProtocolError{packet.BadAuthenticationMethod, "AUTH without an authentication method"}
+		return p, nil
 	}
 	return nil, &ProtocolError{packet.ProtocolError, "first packet is not CONNACK"} // [MQTT-3.2.0-1]
 }

@@ -44,8 +44,9 @@ type machine struct {
 
 	completed []completion
 
-	log  *sessionLog  // nil: nothing is kept
-	kept PublishState // what becomes of a message that the client's end leaves behind; 0: its fate
+	log    *sessionLog  // nil: nothing is kept
+	kept   PublishState // what becomes of a message that the client's end leaves behind; 0: its fate
+	reauth *reauth      // nil: none is going on
 }
 
 // machineConfig is what the machine needs of a Config.
@@ -168,6 +169,7 @@ func (m *machine) maybeKept(cleanStart bool) bool {
 func (m *machine) detach() {
 	m.connected = false
 	m.control, m.head = m.control[:0], 0
+	m.endReauth()
 	m.suspendOutbound()
 	m.suspendInbound()
 	m.slots.enabled = false
@@ -222,8 +224,7 @@ func (m *machine) receive(stream mqtt.StreamID, p packet.Packet) error {
 		}
 		return e
 	case *packet.Auth:
-		// [MQTT-4.12.0-6]: no AUTH to a client that named no method.
-		return &ProtocolError{packet.BadAuthenticationMethod, "AUTH without an authentication method"}
+		return m.receiveAuth(p)
 	case *packet.Connack:
 		return &ProtocolError{packet.ProtocolError, "second CONNACK"}
 	}

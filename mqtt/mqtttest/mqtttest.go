@@ -86,6 +86,7 @@ var groups = [][]testCase{
 	clientCases,
 	statementCases,
 	statement311Cases,
+	authCases,
 }
 
 // Run runs every case over c, as parallel subtests.
@@ -97,6 +98,7 @@ func Run(t *testing.T, c Carrier) {
 		runCases(t, c, streamCases)
 		runCases(t, c, behaviourCases)
 		runCases(t, c, clientStreamCases)
+		runCases(t, c, authStreamCases)
 	}
 }
 
