@@ -27,6 +27,7 @@ type serveConfig struct {
 	Host        string            `yaml:"host"`
 	Certificate certificateConfig `yaml:"certificate"`
 	Listen      listenConfig      `yaml:"listen"`
+	Access      accessConfig      `yaml:"access"`
 	Limits      limitsConfig      `yaml:"limits"`
 	Timeouts    timeoutsConfig    `yaml:"timeouts"`
 	Log         logConfig         `yaml:"log"`
@@ -92,6 +93,7 @@ func defaults() serveConfig {
 	return serveConfig{
 		Host:   "127.0.0.1",
 		Listen: listenConfig{WS: off, WSPath: mqttweb.Path, HTTP3: true, Metrics: "127.0.0.1:9090"},
+		Access: accessConfig{JWTUser: "sub", ClientName: "cn", Timeout: b.HookTimeout},
 		Limits: limitsConfig{
 			MaxConnections:    b.MaxConns,
 			QueueBytes:        l.QueueBytes,
@@ -130,6 +132,7 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Listen.Metrics, "metrics", c.Listen.Metrics, `Prometheus /metrics, /healthz and, from this machine, /debug/clients; HOST:PORT or "off"`)
 	fs.StringVar(&c.Certificate.Cert, "cert", c.Certificate.Cert, "PEM file with the certificate chain (default: a self-signed one, made at start)")
 	fs.StringVar(&c.Certificate.Key, "key", c.Certificate.Key, "PEM file with the certificate's private key")
+	c.Access.bind(fs)
 	fs.IntVar(&c.Limits.MaxConnections, "max-connections", c.Limits.MaxConnections, "clients at once, 0 for no limit")
 	fs.IntVar(&c.Limits.QueueBytes, "queue-bytes", c.Limits.QueueBytes, "bytes that may wait for one client")
 	fs.Uint32Var(&c.Limits.MaximumPacketSize, "maximum-packet-size", c.Limits.MaximumPacketSize, "bytes of the largest packet a client may send")
@@ -213,6 +216,11 @@ func (c *serveConfig) resolve() error {
 	}
 	if !any {
 		return errors.New(`every listener is "off": leave at least one of --tcp, --tls, --ws, --wss, --quic on`)
+	}
+	if err := c.Access.check(map[string]string{
+		"tcp": c.Listen.TCP, "tls": c.Listen.TLS, "ws": c.Listen.WS, "wss": c.Listen.WSS, "quic": c.Listen.QUIC,
+	}); err != nil {
+		return err
 	}
 	if c.Listen.Metrics != off {
 		if err := checkAddr("metrics", c.Listen.Metrics); err != nil {

@@ -19,6 +19,8 @@ limits:
   queue-bytes: 1000
 timeouts:
   connect: 3s
+access:
+  users: users.txt
 `)
 	code, stdout, stderr := anyquic(t, "serve", "--config", file, "--quic", "127.0.0.1:5544", "--ws-path", "/ws", "--check")
 	require.Zero(t, code, stderr)
@@ -35,6 +37,7 @@ timeouts:
 	want.Listen.WSPath = "/ws"
 	want.Limits.QueueBytes = 1000
 	want.Timeouts.Connect = 3e9
+	want.Access.Users = "users.txt"
 	require.Equal(t, want, cfg)
 
 	// What --check prints is a configuration file itself.
@@ -63,7 +66,7 @@ func TestEveryDefaultIsExplicit(t *testing.T) {
 }
 
 func TestOpenListenersAreWarnedOf(t *testing.T) {
-	s := startServe(t, "--tcp", "0.0.0.0:0")
+	s := startServe(t, "--tcp", "0.0.0.0:0", "--allow-anonymous")
 	s.stop()
 	require.Contains(t, s.stderr.String(), "anyone who can reach this address may connect")
 	s = startServe(t)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/anyquic/anyquic/mqtt/auth"
 	"github.com/anyquic/anyquic/mqtt/client"
 	"github.com/anyquic/anyquic/mqtt/mqttquic"
 	"github.com/anyquic/anyquic/mqtt/mqttweb"
@@ -38,7 +39,7 @@ Options are named as those of mosquitto_pub and mosquitto_sub.`,
 		Args: cobra.NoArgs,
 		RunE: help,
 	}
-	cmd.AddCommand(newPub(), newSub(), newClients())
+	cmd.AddCommand(newPub(), newSub(), newClients(), newPasswd())
 	return cmd
 }
 
@@ -57,6 +58,7 @@ type connectFlags struct {
 	caFile, certFile, keyFile string
 	serverName                string
 	insecure                  bool
+	scram                     bool
 
 	queueFlags
 }
@@ -65,6 +67,7 @@ func (f *connectFlags) bind(fs *pflag.FlagSet) {
 	fs.StringVarP(&f.id, "id", "i", "", "client identifier (default: the broker assigns one)")
 	fs.StringVarP(&f.username, "username", "u", "", "user name")
 	fs.StringVarP(&f.password, "pw", "P", "", "password; ANYQUIC_PASSWORD in the environment keeps it out of the process list")
+	fs.BoolVar(&f.scram, "scram", false, "prove the password by SCRAM-SHA-256 instead of sending it (MQTT 5)")
 	fs.StringVarP(&f.version, "protocol-version", "V", "5", "MQTT version: 5, 311 or 31 (also mqttv5, mqttv311, mqttv31)")
 	fs.DurationVarP(&f.keepAlive, "keepalive", "k", time.Minute, "keep-alive, whole seconds; negative for none")
 	fs.BoolVarP(&f.keepSession, "disable-clean-session", "c", false, "resume the session of this client identifier and keep it afterwards")
@@ -124,6 +127,15 @@ func (f *connectFlags) config(cmd *cobra.Command, url string) (*client.Config, e
 	}
 	if password != "" {
 		cfg.Password = []byte(password)
+	}
+	if f.scram {
+		if f.username == "" || password == "" {
+			return nil, errors.New("--scram needs --username and a password")
+		}
+		if cfg.Auth, err = auth.NewSCRAM(f.username, password); err != nil {
+			return nil, err
+		}
+		cfg.Username, cfg.Password = "", nil
 	}
 	if f.willTopic != "" {
 		cfg.Will = &packet.Will{Topic: f.willTopic, Payload: []byte(f.willPayload), QoS: packet.QoS(f.willQoS), Retain: f.willRetain}

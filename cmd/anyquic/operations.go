@@ -28,6 +28,8 @@ type operations struct {
 	// before anything is served.
 	reloaders []reloader
 
+	access *access // nil: nobody has to prove anything; set before anything is served
+
 	draining atomic.Bool
 	cert     atomic.Pointer[tls.Certificate]
 	cfg      atomic.Pointer[serveConfig] // in force
@@ -61,10 +63,14 @@ func (o *operations) config() *serveConfig { return o.cfg.Load() }
 // tls returns what listeners are configured with. The certificate is the one that
 // is in use when a handshake begins.
 func (o *operations) tls() *tls.Config {
-	return &tls.Config{
+	c := &tls.Config{
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return o.cert.Load(), nil },
 		MinVersion:     tls.VersionTLS13,
 	}
+	if o.access != nil {
+		o.access.verify(c)
+	}
+	return c
 }
 
 // meter returns the engine for a listener, whose connections are counted.

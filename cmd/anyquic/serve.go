@@ -39,18 +39,20 @@ The port of --wss takes WebSocket on HTTP/1.1 and HTTP/2 by TCP, and WebSocket o
 HTTP/3 and WebTransport by UDP; the last two work on the port of --quic as well.
 
 Without flags it listens on loopback only, with a self-signed certificate made
-at start, and keeps its state in memory. Every setting is a flag and a key of the
-YAML file that --config names; a flag wins over the file.
+at start, and keeps its state in memory. On other addresses clients must say who
+they are, by --users, --jwks, --client-ca or --auth-http, unless --allow-anonymous
+opens the broker to everyone. Every setting is a flag and a key of the YAML file that
+--config names; a flag wins over the file.
 
 SIGTERM and SIGINT drain: /healthz says 503, clients are told (DISCONNECT 0x8B, or 0x9C
 with --server-reference) and have --drain-timeout to go; a second signal ends the
 program at once.
 
 SIGHUP reads --config and the files that it and the flags name again: certificates,
-limits, the log's level. Nobody is disconnected. If anything is wrong with them, it is
+limits, users, keys, rules, the log's level. Nobody is disconnected. If anything is wrong with them, it is
 logged and everything stays as it was.`,
 		Example: `  anyquic serve
-  anyquic serve --host 0.0.0.0 --cert fullchain.pem --key key.pem
+  anyquic serve --host 0.0.0.0 --cert fullchain.pem --key key.pem --users users --acl rules
   anyquic serve --tcp off --wss off --quic :14567
   anyquic serve --wss :443 --origins https://app.example.com
   anyquic serve --server-reference b.example.com:8883 --drain-timeout 60s
@@ -109,9 +111,15 @@ func (c *serveConfig) hosts() []string {
 // when the listeners are open, and load when it is to reload the configuration; if that is nil
 // SIGHUP ends the program, as when a terminal goes.
 func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert tls.Certificate, stderr io.Writer, load func() (serveConfig, error), announce func([]*listener) error) error {
+	guard, err := cfg.Access.open()
+	if err != nil {
+		return err
+	}
+	defer guard.close()
 	ops, err := newOperations(cfg, quic, &cert, stderr, func(log *slog.Logger) (*broker.Broker, error) {
 		bc := cfg.brokerConfig()
 		bc.Logger = log
+		guard.guard(bc, cfg.Access.Timeout)
 		return broker.New(bc)
 	})
 	if err != nil {
@@ -119,6 +127,7 @@ func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert
 	}
 	b, log := ops.broker, ops.log
 	defer b.Close()
+	ops.watch(guard)
 
 	hup := make(chan os.Signal, 1)
 	if load != nil {
@@ -133,8 +142,8 @@ func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert
 		log.Warn("could not print the listeners", "error", err) // the broker works without
 	}
 	for _, l := range open {
-		if l.url != "" && !loopback(l.addr) {
-			log.Warn("anyone who can reach this address may connect, publish and subscribe: no users are configured", "listener", l.name, "addr", l.addr.String())
+		if l.url != "" && !loopback(l.addr) && cfg.Access.AllowAnonymous {
+			log.Warn("anyone who can reach this address may connect: --allow-anonymous says so", "listener", l.name, "addr", l.addr.String())
 		}
 	}
 

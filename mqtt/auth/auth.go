@@ -10,7 +10,9 @@
 //
 // What is read from files has a method Reload, which reads the file again and
 // replaces what was read before all at once, or leaves it as it is and returns
-// what is wrong, with the lines. Clients that are connected stay connected.
+// what is wrong, with the lines; and a method PrepareReload, which does the
+// first half of it and returns the second. Clients that are connected stay
+// connected.
 //
 // Passwords and tokens are never logged and never part of an error. The time
 // that a refusal takes does not say whether the user exists.
@@ -60,15 +62,36 @@ func (c Chain) NewExchange(method string, creds *broker.Credentials) broker.Exch
 	return nil
 }
 
-// Reload reloads all that can be.
-func (c Chain) Reload() error {
-	var all []error
+// PrepareReload reads the files of all that have some, and returns what puts what
+// was read in force, for all of them. If there is a mistake in any it returns that.
+func (c Chain) PrepareReload() (commit func(), err error) {
+	var commits []func()
+	var mistakes []error
 	for _, a := range c {
-		if r, ok := a.(interface{ Reload() error }); ok {
-			all = append(all, r.Reload())
+		if r, ok := a.(interface{ PrepareReload() (func(), error) }); ok {
+			commit, err := r.PrepareReload()
+			commits, mistakes = append(commits, commit), append(mistakes, err)
 		}
 	}
-	return errors.Join(all...)
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	return func() {
+		for _, commit := range commits {
+			commit()
+		}
+	}, nil
+}
+
+// Reload reloads all of them or, if there is a mistake, none.
+func (c Chain) Reload() error { return reload(c.PrepareReload()) }
+
+// reload puts what was read in force.
+func reload(commit func(), err error) error {
+	if err == nil {
+		commit()
+	}
+	return err
 }
 
 // Anonymous admits, as the user with the empty name, clients that show neither

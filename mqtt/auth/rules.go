@@ -62,18 +62,22 @@ func OpenRules(file string) (*Rules, error) {
 // Reload reads the file again. On an error the rules stay as they were.
 // Subscriptions that the new rules do not allow live on until
 // [broker.Broker.Reauthorize] or the client's next connection.
-func (r *Rules) Reload() error {
+func (r *Rules) Reload() error { return reload(r.PrepareReload()) }
+
+// PrepareReload reads the file and returns what puts it in force.
+func (r *Rules) PrepareReload() (commit func(), err error) {
 	text, err := readFile(r.file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	list, err := parseRules(r.file, text)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r.list.Store(&list)
-	r.revision.Add(1)
-	return nil
+	return func() {
+		r.list.Store(&list)
+		r.revision.Add(1)
+	}, nil
 }
 
 // Revision implements [broker.Authorizer].

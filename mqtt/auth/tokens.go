@@ -59,13 +59,15 @@ func OpenTokens(cfg TokensConfig) (*Tokens, error) {
 }
 
 // Reload reads the keys again. On an error they stay as they were.
-func (t *Tokens) Reload() error {
+func (t *Tokens) Reload() error { return reload(t.PrepareReload()) }
+
+// PrepareReload reads the keys and returns what puts them in force.
+func (t *Tokens) PrepareReload() (commit func(), err error) {
 	keys, err := readKeys(t.cfg.Keys)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	t.keys.Store(&keys)
-	return nil
+	return func() { t.keys.Store(&keys) }, nil
 }
 
 // looksLike reports whether s could be a token: three parts of base64url.

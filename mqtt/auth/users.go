@@ -51,17 +51,19 @@ func OpenUsers(file string) (*Users, error) {
 }
 
 // Reload reads the file again. On an error the users stay as they were.
-func (u *Users) Reload() error {
+func (u *Users) Reload() error { return reload(u.PrepareReload()) }
+
+// PrepareReload reads the file and returns what puts it in force.
+func (u *Users) PrepareReload() (commit func(), err error) {
 	text, err := readFile(u.file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	list, err := parseUsers(u.file, text)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	u.list.Store(list)
-	return nil
+	return func() { u.list.Store(list) }, nil
 }
 
 func parseUsers(file string, text []byte) (*userList, error) {

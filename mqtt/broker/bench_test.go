@@ -53,9 +53,21 @@ func encode(t testing.TB, v packet.Version, p packet.Packet) []byte {
 // BenchmarkQoS0 sends messages of 64 bytes from publishers that write in
 // batches to one subscriber each, over TCP, and waits until every one has arrived.
 func BenchmarkQoS0(b *testing.B) {
+	benchmarkQoS0(b, nil)
+}
+
+// BenchmarkQoS0WithACL is BenchmarkQoS0 with an Authorizer, whose decisions are
+// remembered.
+func BenchmarkQoS0WithACL(b *testing.B) {
+	benchmarkQoS0(b, &broker.Config{ACL: &aclFunc{
+		f: func(context.Context, *broker.ClientInfo, broker.Action, string) (bool, error) { return true, nil },
+	}})
+}
+
+func benchmarkQoS0(b *testing.B, cfg *broker.Config) {
 	for _, pairs := range []int{1, 8} {
 		b.Run(fmt.Sprintf("pairs=%d", pairs), func(b *testing.B) {
-			br := newBroker(b, nil)
+			br := newBroker(b, cfg)
 			addr := serveTCP(b, br)
 			type pair struct{ pub, sub *peer }
 			var all []pair
