@@ -29,6 +29,7 @@ type serveConfig struct {
 	Listen      listenConfig      `yaml:"listen"`
 	Access      accessConfig      `yaml:"access"`
 	Limits      limitsConfig      `yaml:"limits"`
+	Quotas      quotasConfig      `yaml:"quotas"`
 	Timeouts    timeoutsConfig    `yaml:"timeouts"`
 	Log         logConfig         `yaml:"log"`
 
@@ -95,17 +96,18 @@ func defaults() serveConfig {
 		Listen: listenConfig{WS: off, WSPath: mqttweb.Path, HTTP3: true, Metrics: "127.0.0.1:9090"},
 		Access: accessConfig{JWTUser: "sub", ClientName: "cn", Timeout: b.HookTimeout},
 		Limits: limitsConfig{
-			MaxConnections:    b.MaxConns,
+			MaxConnections:    100_000,
 			QueueBytes:        l.QueueBytes,
 			MaximumPacketSize: l.MaximumPacketSize,
 			ReceiveMaximum:    l.ReceiveMaximum,
 			MaxInflight:       l.MaxInflight,
 			TopicAliasMaximum: l.TopicAliasMaximum,
 			MaxSubscriptions:  l.MaxSubscriptions,
-			MaxSessions:       b.MaxSessions,
+			MaxSessions:       1_000_000,
 			RetainedMessages:  b.MaxRetained,
 			RetainedBytes:     b.MaxRetainedBytes,
 		},
+		Quotas: defaultQuotas(&b.Quotas),
 		Timeouts: timeoutsConfig{
 			Connect:       b.ConnectTimeout,
 			Stall:         b.StallTimeout,
@@ -143,6 +145,7 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.IntVar(&c.Limits.MaxSessions, "max-sessions", c.Limits.MaxSessions, "sessions with and without a connection, 0 for no limit")
 	fs.IntVar(&c.Limits.RetainedMessages, "retained-messages", c.Limits.RetainedMessages, "retained messages, -1 for no limit")
 	fs.Int64Var(&c.Limits.RetainedBytes, "retained-bytes", c.Limits.RetainedBytes, "bytes of all retained messages, -1 for no limit")
+	c.Quotas.bind(fs)
 	fs.DurationVar(&c.Timeouts.Connect, "connect-timeout", c.Timeouts.Connect, "from a connection to its CONNECT packet")
 	fs.DurationVar(&c.Timeouts.Stall, "stall-timeout", c.Timeouts.Stall, "without progress, after which publishers do not wait for a subscriber")
 	fs.DurationVar(&c.Timeouts.Hold, "hold-timeout", c.Timeouts.Hold, "longest wait of a publisher for slow subscribers")
@@ -261,6 +264,9 @@ func (c *serveConfig) resolve() error {
 	if c.Limits.MaxConnections < 0 || c.Limits.MaxSessions < 0 {
 		return errors.New("--max-connections and --max-sessions must be 0 (no limit) or more")
 	}
+	if err := c.Quotas.check(); err != nil {
+		return err
+	}
 	if c.Limits.RetainedMessages == 0 || c.Limits.RetainedBytes == 0 {
 		return errors.New("--retained-messages and --retained-bytes must be more than 0, or -1 for no limit")
 	}
@@ -312,6 +318,7 @@ func (c *serveConfig) brokerConfig() *broker.Config {
 	return &broker.Config{
 		MaxConns:         c.Limits.MaxConnections,
 		MaxSessions:      c.Limits.MaxSessions,
+		Quotas:           c.Quotas.quotas(),
 		MaxRetained:      c.Limits.RetainedMessages,
 		MaxRetainedBytes: c.Limits.RetainedBytes,
 		ConnectTimeout:   c.Timeouts.Connect,

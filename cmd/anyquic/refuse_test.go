@@ -90,6 +90,7 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		"engine in the file":          {[]string{"serve", "--config", writeFile(t, "c.yaml", "engine: msquic\n")}, `"msquic" is not compiled in`},
 		"limit":                       {[]string{"serve", "--queue-bytes", "0"}, "--queue-bytes"},
 		"negative limit":              {[]string{"serve", "--max-connections", "-1"}, "--max-connections"},
+		"quota":                       {[]string{"serve", "--message-rate", "-1"}, "--message-rate"},
 		"timeout":                     {[]string{"serve", "--connect-timeout", "-1s"}, "--connect-timeout"},
 		"keep-alive":                  {[]string{"serve", "--keep-alive", "1500ms"}, "--keep-alive"},
 		"log level":                   {[]string{"serve", "--log-level", "loud"}, `--log-level "loud"`},

@@ -170,6 +170,8 @@ var connectionSeries = []series{
 	{"mqtt_accept_errors_total", counter, nil, "Times a listener could not accept a connection: no more files, for example.", one(func(s *figures) uint64 { return s.AcceptErrors })},
 	{"mqtt_connections_refused_total", counter, nil, "Connections that did not get a session.", one(func(s *figures) uint64 { return s.Refused })},
 	{"mqtt_connects_refused_total", counter, []string{"reason", "code"}, "Connections that did not get a session, by MQTT reason code; 128 is also who went away before its CONNECT.", byCode(func(s *figures) map[packet.ReasonCode]uint64 { return s.RefusedBy })},
+	{"mqtt_connections_above_quota_total", counter, []string{"limit"}, "Connections refused because there were too many, by limit.", by(func(s *figures) map[string]uint64 { return s.AboveQuota })},
+	{"mqtt_clients_throttled_total", counter, nil, "Times a client was not read because it was above a rate.", one(func(s *figures) uint64 { return s.Throttled })},
 	{"mqtt_denied_total", counter, nil, "Connections and re-authentications that were denied: who the client is.", one(func(s *figures) uint64 { return s.Denied })},
 	{"mqtt_subscriptions_denied_total", counter, nil, "Subscriptions that were denied or revoked: what the client may do.", one(func(s *figures) uint64 { return s.DeniedFilters })},
 	{"mqtt_hooks_failed_total", counter, nil, "Decisions about clients that failed or took too long, and so were a denial.", one(func(s *figures) uint64 { return s.HooksFailed })},

@@ -163,9 +163,10 @@ func (b *Broker) deniedFilters(ctx context.Context, info *ClientInfo, filters []
 	return denied, nil
 }
 
-// granted returns the codes for the filters of a SUBSCRIBE, nil if none is denied.
-func (src *source) granted(p *packet.Subscribe) []packet.ReasonCode {
-	if len(src.denied) == 0 {
+// granted returns the codes for the filters of a SUBSCRIBE, nil if none is refused.
+func (src *source) granted(p *packet.Subscribe, isNew []bool) []packet.ReasonCode {
+	full := src.b.cfg.Quotas.Subscriptions > 0 && src.b.subs.len()+len(p.Subscriptions) > src.b.cfg.Quotas.Subscriptions
+	if len(src.denied) == 0 && !full {
 		return nil
 	}
 	codes := make([]packet.ReasonCode, len(p.Subscriptions))
@@ -173,6 +174,8 @@ func (src *source) granted(p *packet.Subscribe) []packet.ReasonCode {
 		codes[i] = packet.ReasonCode(s.QoS)
 		if _, no := src.denied[s.Filter]; no {
 			codes[i] = packet.NotAuthorized // SUBACK of 3.1.1 says 0x80
+		} else if full && isNew[i] {
+			codes[i] = packet.QuotaExceeded
 		}
 	}
 	return codes

@@ -70,6 +70,7 @@ type Broker struct {
 	conns     map[*conn]struct{}                      // guarded by mu
 	sessions  map[string]*client                      // guarded by mu; by client ID
 	locals    map[*Local]struct{}                     // guarded by mu
+	admission admission                               // guarded by mu
 
 	running    sync.WaitGroup // accept loops and connections; Add only under mu while not closing
 	background sync.WaitGroup // what runs until the broker closes
@@ -98,6 +99,7 @@ func New(cfg *Config) (*Broker, error) {
 	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.limits.Store(newLimits(&c))
+	b.admission.init(&b.cfg.Quotas)
 	b.subs.init()
 	b.authHooks.init(&c)
 	b.aclHooks.init(&c)

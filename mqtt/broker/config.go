@@ -41,6 +41,9 @@ type Config struct {
 	// above it wait, within HookTimeout.
 	MaxHooks int
 
+	// Quotas bound connections and rates.
+	Quotas Quotas
+
 	// Limits bound what one session may hold.
 	Limits session.Limits
 
@@ -115,6 +118,10 @@ func (cfg *Config) complete() (Config, error) {
 	if c.Version == "" {
 		c.Version = "anyquic"
 	}
+	if err := c.Quotas.check(); err != nil {
+		return c, err
+	}
+	c.Quotas.complete()
 	if c.MaxRetained == 0 {
 		c.MaxRetained = defaultMaxRetained
 	}

@@ -32,6 +32,7 @@ type conn struct {
 	username   string         // likewise
 	standing   *standing      // likewise; nil: without an Authenticator
 	revoked    []string       // likewise: filters that the client may no longer subscribe to
+	throttle   *throttle      // likewise; nil: no rates
 	keepAlive  time.Duration  // likewise: how long the client may be silent; 0: for ever
 	superseded *conn          // likewise: whose place it took, until that is told; nil: nobody's
 	since      time.Time      // likewise: when it was attached
@@ -82,14 +83,18 @@ type outlet struct {
 }
 
 // serveLink is a connection's control stream's reading goroutine.
-func (b *Broker) serveLink(link mqtt.Link) {
+func (b *Broker) serveLink(link mqtt.Link, listener *atomic.Int64) {
 	cn := &conn{b: b, link: link, carrier: carrierIndex(link.Carrier()), limits: b.limits.Load(), since: time.Now()}
 	cn.linkCode.Store(uint64(mqtt.LinkControlDown))
 	cn.timer.Init(b.wheel, cn.timeout)
 
+	at, now := link.RemoteAddr(), time.Now()
 	b.mu.Lock()
-	room := b.room()
-	if b.closing || room == noRoom {
+	place, ok := place{}, false
+	if !b.closing {
+		place, ok = b.enter(at, listener, now)
+	}
+	if !ok {
 		b.mu.Unlock()
 		b.refuse(link, mqtt.LinkOverloaded)
 		return
@@ -101,13 +106,14 @@ func (b *Broker) serveLink(link mqtt.Link) {
 	counts.total.Add(1)
 
 	cn.timer.Reset(time.Now().Add(b.cfg.ConnectTimeout))
-	if cn.begin(room) {
+	if cn.begin(place.refused) {
 		cn.in.read()
 	}
 	cn.finish()
 
 	b.mu.Lock()
 	delete(b.conns, cn)
+	b.leave(&place)
 	b.mu.Unlock()
 	counts.now.Add(-1)
 }
@@ -239,7 +245,7 @@ func (in *inlet) read() {
 			in.failed(err)
 			return
 		}
-		if !in.receive(c, p, h.Type) {
+		if cn.throttle != nil && !in.throttled(p, len(body)+int(headerSize(len(body)))) || !in.receive(c, p, h.Type) {
 			if in.stream.ID() == mqtt.ControlStream {
 				in.discard()
 			}

@@ -19,8 +19,9 @@ import (
 const noIdleTimeout = 10 * 365 * 24 * time.Hour
 
 // begin waits for the handshake, the control stream and CONNECT, and attaches
-// the connection to its client. It reports false if there is nothing to serve.
-func (cn *conn) begin(room int) bool {
+// the connection to its client. It reports false if there is nothing to serve;
+// above is the quota for which the client is refused, nil for none.
+func (cn *conn) begin(above *quota) bool {
 	// The timer closes the link if the peer takes too long over any of this.
 	ctx := cn.link.Context()
 	early := cn.earlyPolicy()
@@ -45,18 +46,22 @@ func (cn *conn) begin(room int) bool {
 		cn.refuseError(err)
 		return false
 	}
-	if !cn.early(early, p) && !cn.handshake(p.ClientID) {
+	// An Authenticator is asked when the client's certificate is known, and
+	// never by a replay.
+	waits := early > mqtt.EarlyConnect && cn.b.cfg.Auth != nil
+	if (!cn.early(early, p) || waits) && !cn.handshake(p.ClientID) {
 		return false
 	}
-	if room != roomForOne {
+	if above != nil {
 		cn.linkCode.Store(uint64(mqtt.LinkOverloaded))
-		cn.refuse(p.Version, &packet.Connack{Code: packet.ServerBusy}, p.ClientID, "too many connections")
+		cn.refuse(p.Version, &packet.Connack{Code: above.code}, p.ClientID, above.text)
 		return false
 	}
 	if cn.id = p.ClientID; cn.id == "" {
 		cn.id, cn.assigned = rand.Text(), true // 130 random bits [MQTT-3.1.3-6]
 	}
 	cn.version = p.Version
+	cn.throttle = newThrottle(&cn.b.cfg.Quotas, cn.limits.session.MaximumPacketSize)
 	if !cn.authenticate(p) || !cn.recheck(p) {
 		return false
 	}

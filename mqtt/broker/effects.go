@@ -83,7 +83,7 @@ func (b *Broker) subscribe(src *source, c *client, e *session.Effect) {
 	if p.Properties != nil && len(p.Properties.SubscriptionIDs) > 0 {
 		id = p.Properties.SubscriptionIDs[0]
 	}
-	granted := src.granted(p)
+	granted := src.granted(p, e.New)
 	for i, s := range p.Subscriptions {
 		if granted != nil && granted[i].Failed() {
 			continue

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/anyquic/anyquic/internal/tcpqueue"
@@ -52,6 +53,7 @@ func (b *Broker) serve(l interface{ Close() error }, accept func(context.Context
 	}()
 
 	var delay time.Duration
+	var conns atomic.Int64
 	for {
 		link, err := accept(b.ctx)
 		switch {
@@ -63,7 +65,7 @@ func (b *Broker) serve(l interface{ Close() error }, accept func(context.Context
 			}
 			go func() { // ends with the connection; Close waits for it
 				defer b.running.Done()
-				b.serveLink(link)
+				b.serveLink(link, &conns)
 			}()
 		case b.isClosing():
 			return nil
@@ -107,7 +109,7 @@ func (b *Broker) ServeLink(ctx context.Context, link mqtt.Link) error {
 		stop := context.AfterFunc(ctx, func() { link.CloseWithCode(mqtt.LinkNormal) })
 		defer stop()
 	}
-	b.serveLink(link)
+	b.serveLink(link, nil)
 	return nil
 }
 

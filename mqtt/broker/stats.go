@@ -21,6 +21,9 @@ type Stats struct {
 	BytesIn     uint64            `json:"bytes_in"` // of whole packets
 	BytesOut    uint64            `json:"bytes_out"`
 
+	AboveQuota map[string]uint64 `json:"above_quota"` // connections refused because they were above a quota: RefusedConns and the others
+	Throttled  uint64            `json:"throttled"`   // times a client was not read because it was above a rate
+
 	Denied        uint64 `json:"denied"`         // connections and re-authentications that the Authenticator refused
 	DeniedFilters uint64 `json:"denied_filters"` // subscriptions that the Authorizer refused or revoked
 	HooksFailed   uint64 `json:"hooks_failed"`   // calls of an Authenticator or Authorizer that failed, panicked or took too long
@@ -120,6 +123,8 @@ type counters struct {
 		total atomic.Uint64
 	}
 	refused       atomic.Uint64
+	aboveQuota    [numQuotas]atomic.Uint64
+	throttled     atomic.Uint64
 	in, out       flowCounters
 	dropQueueFull atomic.Uint64
 	dropIgnored   atomic.Uint64
@@ -196,7 +201,8 @@ func (b *Broker) Stats() Stats {
 		Refused:     c.refused.Load(),
 		PacketsIn:   make(map[string]uint64, len(typeNames)),
 		PacketsOut:  make(map[string]uint64, len(typeNames)),
-		Denied:      c.denied.Load(), DeniedFilters: c.deniedFilters.Load(), HooksFailed: c.hookFailed.Load(),
+		AboveQuota:  make(map[string]uint64, numQuotas), Throttled: c.throttled.Load(),
+		Denied: c.denied.Load(), DeniedFilters: c.deniedFilters.Load(), HooksFailed: c.hookFailed.Load(),
 		BytesIn:  c.in.bytes.Load(),
 		BytesOut: c.out.bytes.Load(),
 		Dropped: map[string]uint64{
@@ -210,6 +216,9 @@ func (b *Broker) Stats() Stats {
 		PushedBackFor: time.Duration(c.pushedBackFor.Load()),
 		Stalled:       c.stalled.Load(),
 		Disconnects:   make(map[packet.ReasonCode]uint64),
+	}
+	for i, q := range allQuotas {
+		s.AboveQuota[q.name] = c.aboveQuota[i].Load()
 	}
 	for i, k := range mqtt.Carriers {
 		s.Connections[k] = ConnStats{Now: c.conns[i].now.Load(), Total: c.conns[i].total.Load()}
