@@ -214,7 +214,7 @@ func TestPasswdRefusesNamesAndPasswordsThatCannotBe(t *testing.T) {
 		require.Empty(t, stdout)
 		require.Contains(t, stderr, want)
 	}
-	line := userLine(t, "a", "x")
+	line := userLine(t, "a", "of a user")
 	require.True(t, strings.HasPrefix(line, "a:$argon2id$v=19$m="), line)
 }
 

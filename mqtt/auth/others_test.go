@@ -190,7 +190,7 @@ func TestAWebServerThatIsNotSafeToAskIsRefused(t *testing.T) {
 		`scheme "ftp"`:       {URL: "ftp://example.com/"},
 		"no host":            {URL: "/auth"},
 		"cannot be parsed":   {URL: "https://user:secret@host:port/"},
-		"must be verified":   {URL: "https://example.com/", TLS: &tls.Config{InsecureSkipVerify: true}}, //nolint:gosec // refused
+		"must be verified":   {URL: "https://example.com/", TLS: &tls.Config{InsecureSkipVerify: true}},
 		"WebConfig is negat": {URL: "https://example.com/", Timeout: -1},
 	} {
 		_, err := auth.NewWeb(cfg)

@@ -180,10 +180,10 @@ func TestATokenThatIsNotGoodIsRefusedAndItsReasonKnown(t *testing.T) {
 
 func TestAFileOfKeysThatIsNotSafeIsRefused(t *testing.T) {
 	signers := newSigners(t)
-	weak, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // that is the point
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
 		t.Setenv("GODEBUG", "rsa1024min=0")
-		weak, err = rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // likewise
+		weak, err = rsa.GenerateKey(rand.Reader, 1024)
 		require.NoError(t, err)
 	}
 	p256 := signers[2].key

@@ -27,20 +27,20 @@ type authState struct {
 // CONNECT named a method, and with that method only: [MQTT-4.12.0-7],
 // [MQTT-4.12.1-1]. Other packets may come between its steps.
 func (s *Session) receiveAuth(fx []Effect, now time.Time, p *packet.Auth) []Effect {
-	fail := func(code packet.ReasonCode, reason string) []Effect {
-		return s.fail(fx, now, mqtt.ControlStream, code, reason)
+	fail := func(reason string) []Effect {
+		return s.fail(fx, now, mqtt.ControlStream, packet.ProtocolError, reason)
 	}
 	switch {
 	case s.auth == nil:
-		return fail(packet.ProtocolError, "AUTH without an authentication method")
+		return fail("AUTH without an authentication method")
 	case p.Properties == nil || p.Properties.AuthMethod != s.auth.method:
-		return fail(packet.ProtocolError, "AUTH: not the authentication method of CONNECT") // [MQTT-4.12.0-5]
+		return fail("AUTH: not the authentication method of CONNECT") // [MQTT-4.12.0-5]
 	case p.Code == packet.ReAuthenticate && s.auth.step != authIdle:
-		return fail(packet.ProtocolError, "AUTH: re-authentication within another")
+		return fail("AUTH: re-authentication within another")
 	case p.Code == packet.ContinueAuthentication && s.auth.step != authClient:
-		return fail(packet.ProtocolError, "AUTH: nothing to continue")
+		return fail("AUTH: nothing to continue")
 	case p.Code != packet.ReAuthenticate && p.Code != packet.ContinueAuthentication:
-		return fail(packet.ProtocolError, "AUTH: reason code that only servers send") // [MQTT-3.15.2-1]
+		return fail("AUTH: reason code that only servers send") // [MQTT-3.15.2-1]
 	}
 	s.auth.step = authServer
 	return append(fx, Effect{Kind: EffectAuth, Auth: p})
