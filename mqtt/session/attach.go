@@ -72,6 +72,10 @@ func (s *Session) Attach(now time.Time, c *packet.Connect, a Attach) {
 	// Without CONNACK there is nothing that may be sent [MQTT-3.2.0-1].
 	s.silent = !s.fits(s.connack)
 	s.resume()
+	if s.journal != nil && s.expiry != 0 {
+		s.journal.on = true
+	}
+	s.tellState()
 }
 
 func (s *Session) newConnack(c *packet.Connect, a Attach, want uint32, wantsInfo bool) *packet.Connack {
@@ -129,6 +133,7 @@ func (s *Session) publishWill(fx []Effect, now time.Time) []Effect {
 	// The will expires as a message that is published now (Section 3.1.3.2.4).
 	m := NewMessage(now, &s.will.Publish, s.clientID)
 	s.will = nil
+	s.tellState()
 	return append(fx, Effect{Kind: EffectWill, Message: m})
 }
 
@@ -140,6 +145,7 @@ func (s *Session) Detach(fx []Effect, now time.Time) []Effect {
 	}
 	s.drop()
 	s.state, s.since = detached, now
+	s.tellState()
 	// [MQTT-3.1.2-8]: the will is published when its delay has passed or the
 	// session ends, whichever is first; Tick sees to both.
 	return s.Tick(fx, now)
@@ -155,6 +161,7 @@ func (s *Session) End(fx []Effect, now time.Time) []Effect {
 	s.drop()
 	fx = s.publishWill(fx, now)
 	s.state = ended
+	s.tellEnded()
 	s.out, s.main = window{seq: s.out.seq}, lane{}
 	s.received, s.subs, s.ops = nil, nil, nil
 	s.bytes, s.onData, s.filters = 0, 0, 0

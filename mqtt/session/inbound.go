@@ -165,6 +165,9 @@ func (s *Session) Routed(now time.Time, stream mqtt.StreamID, id uint16, code pa
 			s.received.remove(stream, id)
 		} else {
 			s.received.put(stream, id, st&^routing)
+			if s.Durable() {
+				s.journal.Received(id)
+			}
 		}
 	}
 	if a == nil {
@@ -211,6 +214,7 @@ func (s *Session) receivePubrel(fx []Effect, now time.Time, stream mqtt.StreamID
 	}
 	// [MQTT-4.3.3-11], [MQTT-4.3.3-12]
 	s.received.remove(stream, p.PacketID)
+	s.tellForgotten(p.PacketID)
 	s.queueAnswer(l, answer{id: p.PacketID, kind: packet.PUBCOMP, frees: st&counted != 0})
 	return fx
 }
@@ -227,6 +231,7 @@ func (s *Session) receiveDisconnect(fx []Effect, now time.Time, p *packet.Discon
 	if p.Code == packet.NormalDisconnection {
 		s.will = nil // [MQTT-3.14.4-3]
 	}
+	s.tellState()
 	s.state, s.silent = closing, true
 	return append(fx, Effect{Kind: EffectClose, Code: p.Code, Reason: "DISCONNECT from the client", Link: mqtt.LinkNormal})
 }

@@ -116,7 +116,7 @@ func weight(p packet.Packet) int {
 func (s *Session) closeLane(l *lane) {
 	s.main.qos0 = merge(&s.main.qos0, &l.qos0)
 	s.main.qos12 = merge(&s.main.qos12, &l.qos12)
-	s.answers -= l.waiting()
+	s.answers -= int32(l.waiting())
 	s.aliasIn -= int32(l.aliases.bytes())
 	for i := range l.answers.n {
 		if a := l.answers.at(i); a.frees {

@@ -45,6 +45,7 @@ func (s *Session) Deliver(now time.Time, m *Message, d Delivery) DeliverResult {
 	e.init(m, &d, cost)
 	s.seq++
 	e.seq = s.seq
+	s.tellQueued(e)
 	return Queued
 }
 
@@ -123,6 +124,7 @@ func (s *Session) Next(now time.Time, stream mqtt.StreamID) (Outgoing, bool) {
 		if s.tooBig(now, &e) { // [MQTT-3.1.2-24], [MQTT-3.1.2-25]
 			s.bytes -= e.cost()
 			s.tooLarge++
+			s.tellDropped(&e)
 			continue
 		}
 		o := newOutgoing(&e, &s.sentID)
@@ -130,6 +132,7 @@ func (s *Session) Next(now time.Time, stream mqtt.StreamID) (Outgoing, bool) {
 			s.bytes -= e.cost()
 		} else {
 			f := s.out.add(e, stream)
+			s.tellSent(e.seq, &f.entry)
 			o.ID = packetID(f.seq)
 			s.held++
 			l.owes = true
@@ -177,6 +180,7 @@ func (s *Session) useAlias(o *Outgoing, now time.Time) {
 
 // complete ends the exchange of f.
 func (s *Session) complete(f *flight) {
+	s.tellCompleted(&f.entry)
 	if f.msg != nil {
 		s.bytes -= f.cost()
 	}
@@ -223,6 +227,7 @@ func (s *Session) receivePubrec(fx []Effect, now time.Time, stream mqtt.StreamID
 		if f.again {
 			s.again--
 		}
+		s.tellReleased(&f.entry, s.out.rels+1)
 		s.out.release(f)
 	}
 	f.stream, l.owes = stream, true

@@ -105,7 +105,7 @@ func (s *Session) nextPacket(l *lane, control bool) packet.Packet {
 	}
 	for l.packets.n > 0 {
 		p := l.packets.pop()
-		s.answers -= weight(p)
+		s.answers -= int32(weight(p))
 		if s.fits(p) {
 			return p
 		}

@@ -230,6 +230,7 @@ func (s *Session) dropExpired(now time.Time, e *entry) bool {
 	}
 	s.bytes -= e.cost()
 	s.expired++
+	s.tellDropped(e)
 	return true
 }
 

@@ -37,7 +37,7 @@ func (s *Session) resume() {
 	for _, id := range rels {
 		s.main.control.push(answer{id: id, kind: packet.PUBREL})
 	}
-	s.answers += len(rels)
+	s.answers += int32(len(rels))
 	s.again = int32(s.out.len() - len(rels))
 	s.held = 0
 }

@@ -49,26 +49,28 @@ import (
 type Session struct {
 	// What Deliver looks at is together in memory, with the queues that main
 	// begins with: one message may go to very many sessions.
-	state     state
-	version   packet.Version
-	maxPacket uint32    // the client's Maximum Packet Size; 0: none
-	bytes     int       // cost of all messages that wait or are in flight
-	seq       uint64    // of the message queued last
-	expires   time.Time // no message that waits expires before it; zero: none does
-	limits    Limits
+	state      state
+	version    packet.Version
+	silent     bool      // the client gets no packets: it has gone, takes no CONNACK, or has its DISCONNECT
+	zeroExpiry bool      // CONNECT asked for Session Expiry Interval 0
+	maxPacket  uint32    // the client's Maximum Packet Size; 0: none
+	bytes      int       // cost of all messages that wait or are in flight
+	seq        uint64    // of the message queued last
+	expires    time.Time // no message that waits expires before it; zero: none does
+	limits     Limits
+	journal    *journal // nil: what changes need not survive the server
 
 	main lane                    // the control stream's
 	data map[mqtt.StreamID]*lane // of the connection
 
 	clientID   string
-	silent     bool   // the client gets no packets: it has gone, takes no CONNACK, or has its DISCONNECT
-	zeroExpiry bool   // CONNECT asked for Session Expiry Interval 0
 	quota      uint16 // the client's Receive Maximum, capped
 	keepAlive  uint16 // seconds; 0: none
 	sentID     [1]uint32
 	expiry     uint32 // seconds from the end of the connection to that of the session
 	connection uint32 // counts Attach
 	aliasIn    int32  // bytes of the topics behind the client's aliases, on all streams
+	answers    int32  // of the connection: packets other than PUBLISH that wait in lanes, by weight
 
 	// since is when the last packet was received, or when the connection ended.
 	// Timers are computed from it, so that a packet sets no timer.
@@ -81,7 +83,6 @@ type Session struct {
 	held    int32    // flights that hold a place of quota
 	inbound int32    // PUBLISH packets that hold a place of our Receive Maximum
 	cut     *cutList // nil: empty
-	answers int      // packets other than PUBLISH that wait in lanes, by weight
 	scratch *scratch
 	auth    *authState // nil: CONNECT named no method
 

@@ -88,7 +88,7 @@ func codes(n int, code packet.ReasonCode) []packet.ReasonCode {
 
 func (s *Session) queuePacket(l *lane, p packet.Packet) {
 	l.packets.push(p)
-	s.answers += weight(p)
+	s.answers += int32(weight(p))
 }
 
 func (s *Session) receiveSubscribe(fx []Effect, now time.Time, stream mqtt.StreamID, p *packet.Subscribe) []Effect {
@@ -188,6 +188,7 @@ func (s *Session) Subscribed(now time.Time, stream mqtt.StreamID, id uint16, gra
 			noLocal: sub.NoLocal, asIs: sub.RetainAsPublished, granted: true,
 		}
 		s.onData += onData(where) - onData(old.stream)
+		s.tellSubscribed(sub.Filter, s.subs[sub.Filter])
 	}
 	for len(answer) < len(op.refused) {
 		answer = append(answer, op.refused[len(answer)])
@@ -266,6 +267,9 @@ func (s *Session) Unsubscribed(now time.Time, stream mqtt.StreamID, id uint16, r
 		}
 		if sub, ok := s.subs[filter]; ok && sub.granted && !answer[i].Failed() {
 			s.deleteSub(filter)
+			if s.Durable() {
+				s.journal.Unsubscribed(filter)
+			}
 		}
 	}
 	if l := s.lane(op.stream); l != nil && s.state == connected && op.connection == s.connection {
