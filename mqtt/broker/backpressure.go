@@ -80,10 +80,13 @@ func (src *source) deliver(c *client, m *session.Message, d session.Delivery) bo
 	if c.local != nil {
 		return src.deliverLocal(c, m, d)
 	}
+	if src.unit.skip != nil && src.unit.skip[c.id] {
+		return true
+	}
 	c.mu.Lock()
 	r := session.Ignored
 	if !c.gone {
-		r = c.enqueue(src.now, m, d)
+		r = src.enqueue(c, m, d)
 	}
 	if r == session.Full {
 		return src.deliverFull(c, m, d)
@@ -153,7 +156,7 @@ func (src *source) tryUntil(c *client, m *session.Message, d session.Delivery) b
 			src.dropped += dropped
 			c.slow.dropped += uint64(dropped)
 			if ok {
-				r := c.enqueue(src.now, m, d)
+				r := src.enqueue(c, m, d)
 				if r != session.Full {
 					return src.delivered(c, r)
 				}
@@ -170,10 +173,11 @@ func (src *source) tryUntil(c *client, m *session.Message, d session.Delivery) b
 				return false
 			}
 		}
+		src.interrupt()
 		src.wait(c, wait)
 		r := session.Ignored
 		if !c.gone {
-			r = c.enqueue(src.now, m, d)
+			r = src.enqueue(c, m, d)
 		}
 		if r != session.Full {
 			return src.delivered(c, r)

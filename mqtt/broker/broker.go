@@ -55,6 +55,7 @@ type Broker struct {
 
 	subs     subscriptions
 	retained retainedStore
+	durable  *durable // nil: everything is in memory
 	count    counters
 	slowLog  slowLog
 
@@ -105,6 +106,12 @@ func New(cfg *Config) (*Broker, error) {
 	b.aclHooks.init(&c)
 	b.retained.init(c.MaxRetained, c.MaxRetainedBytes)
 	b.wheel = timerwheel.New(wheelTick)
+	if b.durable = b.openDurable(); b.durable != nil {
+		if err := b.load(time.Now()); err != nil {
+			b.Close()
+			return nil, err
+		}
+	}
 	if c.SysInterval > 0 {
 		b.background.Go(b.publishSys) // until Close
 	}

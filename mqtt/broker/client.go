@@ -26,16 +26,18 @@ type client struct {
 	subscribing sync.Mutex
 
 	mu      sync.Mutex
-	s       *session.Session // guarded by mu
-	conn    *conn            // guarded by mu; nil: offline
-	gone    bool             // guarded by mu: ended, or another client has its place
-	ending  []string         // guarded by mu: when gone, the filters that forget removes
-	touched bool             // guarded by mu: a source will call kick
-	half    int              // guarded by mu; bytes: half of what its queue holds
-	replay  replay           // guarded by mu: retained messages that wait for room
-	spill   spill            // guarded by mu: messages beyond a full queue
-	paid    []*owed          // guarded by mu: left the spill, to be paid by settle
-	mustPay atomic.Bool      // paid is not empty
+	s       *session.Session             // guarded by mu
+	conn    *conn                        // guarded by mu; nil: offline
+	gone    bool                         // guarded by mu: ended, or another client has its place
+	ending  []string                     // guarded by mu: when gone, the filters that forget removes
+	touched bool                         // guarded by mu: a source will call kick
+	half    int                          // guarded by mu; bytes: half of what its queue holds
+	replay  replay                       // guarded by mu: retained messages that wait for room
+	spill   spill                        // guarded by mu: messages beyond a full queue
+	paid    []*owed                      // guarded by mu: left the spill, to be paid by settle
+	mustPay atomic.Bool                  // paid is not empty
+	journal *journal                     // nil without a store
+	partial map[uint16]map[string]uint64 // guarded by mu: see partial.go; from the store
 	pressure
 }
 
@@ -43,6 +45,10 @@ type client struct {
 func (b *Broker) newClient(id string, l *limits) *client {
 	c := &client{b: b, id: id, s: session.New(id, l.session)}
 	c.timer.Init(b.wheel, c.tick)
+	if b.durable != nil {
+		c.journal = &journal{d: b.durable, id: id}
+		c.s.SetJournal(c.journal)
+	}
 	return c
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/anyquic/anyquic/mqtt/session"
+	"github.com/anyquic/anyquic/mqtt/store"
 )
 
 // A Config says how a [Broker] behaves. The zero value of each field is its
@@ -61,6 +62,17 @@ type Config struct {
 	// above them is refused with Quota exceeded (0x97). Negative: no limit.
 	MaxRetained      int
 	MaxRetainedBytes int64 // bytes
+
+	// Store keeps sessions that outlive their connection, what is queued for them,
+	// and retained messages; see docs/durability.md. New loads them. The
+	// broker does not close it: that is for after Close. Nil: all is in memory.
+	Store store.Store
+
+	// SyncInterval is how often the store is synced to the disk. Zero: before each
+	// acknowledgement, in groups, so that nothing acknowledged is lost when the
+	// machine stops. Otherwise acknowledgements do not wait, and it is what may
+	// be lost then.
+	SyncInterval time.Duration
 
 	// ConnectTimeout is how long a connection may take from being accepted to
 	// a complete CONNECT packet, TLS handshake included: 10 s.
@@ -136,6 +148,9 @@ func (cfg *Config) complete() (Config, error) {
 	}
 	if c.MaxConns < 0 || c.MaxSessions < 0 {
 		return c, fmt.Errorf("broker: MaxConns %d, MaxSessions %d: a limit cannot be negative", c.MaxConns, c.MaxSessions)
+	}
+	if c.SyncInterval < 0 {
+		return c, fmt.Errorf("broker: SyncInterval %v: negative", c.SyncInterval)
 	}
 	for _, d := range []struct {
 		name string

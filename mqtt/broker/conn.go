@@ -77,9 +77,10 @@ type outlet struct {
 	cn      *conn
 	stream  mqtt.Stream
 	id      mqtt.StreamID
-	writing bool // guarded by client.mu: it has a goroutine
-	ended   bool // guarded by client.mu: a data stream that the client has closed; FIN follows what is being written
-	quantum int  // bytes per write; writing goroutine only
+	writing bool    // guarded by client.mu: it has a goroutine
+	ended   bool    // guarded by client.mu: a data stream that the client has closed; FIN follows what is being written
+	quantum int     // bytes per write; writing goroutine only
+	promise promise // of what is about to be written; writing goroutine only
 }
 
 // serveLink is a connection's control stream's reading goroutine.
@@ -261,6 +262,7 @@ func (in *inlet) receive(c *client, p packet.Packet, t packet.Type) bool {
 	if s, ok := p.(*packet.Subscribe); ok {
 		src.authorizeSubscribe(s)
 	}
+	cn.b.durable.throttle(src)
 	if t == packet.SUBSCRIBE || t == packet.UNSUBSCRIBE {
 		c.subscribing.Lock()
 		defer c.subscribing.Unlock()

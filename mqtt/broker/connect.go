@@ -177,6 +177,11 @@ func (cn *conn) attach(p *packet.Connect) bool {
 		cn.refuse(p.Version, &packet.Connack{Code: packet.NotAuthorized}, id, "the client identifier has a session of another user")
 		return false
 	}
+	if !b.durable.admits(p, old != nil) {
+		b.mu.Unlock()
+		cn.refuse(p.Version, &packet.Connack{Code: packet.QuotaExceeded}, id, "the store cannot be written")
+		return false
+	}
 	tookOver := old.online()
 	c, fx := cn.takeover(old, p.CleanStart, now)
 	present := c != nil
@@ -188,6 +193,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 		}
 		c = b.newClient(id, cn.limits)
 		c.owner = cn.username
+		c.journal.own(c.owner)
 		c.mu.Lock()
 		b.sessions[id] = c
 	}

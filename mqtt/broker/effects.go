@@ -13,6 +13,13 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 		e := &fx[i]
 		switch e.Kind {
 		case session.EffectRoute:
+			if b.durable.refuses(e) {
+				b.durable.refuse(src, c, e)
+				continue
+			}
+			if b.durable != nil {
+				src.beginUnit(c, e)
+			}
 			src.ack, src.owed = target{c, e.Stream, e.PacketID}, nil
 			code := packet.NotAuthorized
 			if src.mayPublish(e.Message.Publish.Topic) {
@@ -22,6 +29,12 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 				src.retainRefused(c)
 			}
 			owed := src.owed
+			if owed != nil {
+				src.interrupt()
+				if owed.hash == 0 {
+					owed.hash = src.unit.hashed()
+				}
+			}
 			src.ack, src.owed = target{}, nil
 			switch {
 			case owed != nil:
@@ -29,9 +42,15 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 				owed.pay(src.now)
 			case e.PacketID != 0:
 				c.mu.Lock()
+				if src.unit.split {
+					c.journal.split = true
+				}
 				c.s.Routed(src.now, e.Stream, e.PacketID, code)
 				src.touch(c)
 				c.mu.Unlock()
+			}
+			if b.durable != nil {
+				src.endUnit()
 			}
 		case session.EffectWill:
 			if reserved(e.Message.Publish.Topic) {
@@ -41,10 +60,11 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 			b.count.wills.Add(1)
 			// It may come in the middle of another's message, whose
 			// acknowledgement is none of its business.
-			ack, owed := src.ack, src.owed
-			src.ack, src.owed = target{}, nil
+			src.interrupt()
+			ack, owed, whole := src.ack, src.owed, src.unit
+			src.ack, src.owed, src.unit = target{}, nil, unit{}
 			b.route(src, e.Message)
-			src.ack, src.owed = ack, owed
+			src.ack, src.owed, src.unit = ack, owed, whole
 		case session.EffectSubscribe:
 			b.subscribe(src, c, e)
 		case session.EffectUnsubscribe:
@@ -79,6 +99,9 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 // subscribe carries out a SUBSCRIBE of which the session admits every filter.
 func (b *Broker) subscribe(src *source, c *client, e *session.Effect) {
 	p := e.Subscribe
+	if b.durable.failing() && b.refuseSubscribe(src, c, e) {
+		return
+	}
 	var id uint32
 	if p.Properties != nil && len(p.Properties.SubscriptionIDs) > 0 {
 		id = p.Properties.SubscriptionIDs[0]

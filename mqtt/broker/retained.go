@@ -13,7 +13,8 @@ import (
 
 // A retainedStore holds the retained messages (MQTT 5, Section 3.3.1.3).
 type retainedStore struct {
-	tree *topic.Retained[*kept]
+	tree    *topic.Retained[*kept]
+	durable *durable // nil without a store
 
 	mu       sync.Mutex // serialises put and expiry
 	max      int        // guarded by mu; messages; negative: no limit
@@ -57,6 +58,7 @@ func (r *retainedStore) put(b *Broker, m *session.Message) bool {
 	if len(m.Publish.Payload) == 0 {
 		if old, ok := r.tree.Delete(name); ok {
 			r.drop(old)
+			r.durable.unretain(m)
 		}
 		return true
 	}
@@ -77,6 +79,7 @@ func (r *retainedStore) put(b *Broker, m *session.Message) bool {
 		k.timer.Reset(m.Expires)
 	}
 	r.tree.Set(name, k)
+	r.durable.retain(m)
 	r.bytes += k.size
 	if replaces {
 		r.drop(old)
@@ -99,6 +102,7 @@ func (r *retainedStore) expire(k *kept) {
 	defer r.mu.Unlock()
 	if r.tree.DeleteIf(k.m.Publish.Topic, func(now *kept) bool { return now == k }) {
 		r.bytes -= k.size
+		r.durable.unretain(k.m)
 	}
 }
 

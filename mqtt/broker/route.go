@@ -51,6 +51,7 @@ type source struct {
 	refused   packet.ReasonCode   // by a Local; for Publish
 	timed     uint32              // messages routed, of which some are timed
 
+	unit unit   // of the message at hand, with a store
 	ack  target // of the message at hand
 	owed *owed  // its acknowledgement, if a spill has the message
 

@@ -53,6 +53,7 @@ func (b *Broker) Close() error {
 		b.authHooks.wait(b.cfg.DrainTimeout)
 		b.aclHooks.wait(b.cfg.DrainTimeout)
 		b.wheel.Close()
+		b.durable.close()
 		close(b.ended)
 	})
 	<-b.ended

@@ -44,6 +44,7 @@ type owed struct {
 	id      uint16
 	code    packet.ReasonCode // set before the router gives up its share of parts
 	parts   atomic.Int32      // spills and Locals that have the message, and the router while it works
+	hash    uint64            // see partial.go; 0: it need not be written down who has the message
 	refused atomic.Uint32     // reason code in place of code; 0: none
 }
 
@@ -79,6 +80,9 @@ func (o *owed) pay(now time.Time) {
 		code = packet.ReasonCode(refused)
 	}
 	o.c.mu.Lock()
+	if o.hash != 0 {
+		o.c.journal.split = true
+	}
 	o.c.s.Routed(now, o.stream, o.id, code)
 	o.c.kick(now)
 	o.c.mu.Unlock()
@@ -133,7 +137,9 @@ func (src *source) spillTo(c *client, m *session.Message, d session.Delivery) bo
 	}
 	e.d.SubscriptionIDs = slices.Clone(d.SubscriptionIDs)
 	c.spill.bytes += cost
-	e.owed = src.owe()
+	if e.owed = src.owe(); e.owed != nil && e.owed.hash == 0 {
+		e.owed.hash = src.unit.hashed()
+	}
 	c.spill.list = append(c.spill.list, e)
 	c.conn.spilling.Store(true)
 	return true
@@ -146,7 +152,14 @@ func (c *client) unspill(now time.Time) bool {
 	moved := false
 	for !s.empty() {
 		e := &s.list[s.next]
-		if c.s.Deliver(now, e.m, e.d) == session.Full {
+		if e.owed != nil && e.owed.hash != 0 && c.journal != nil {
+			c.journal.noteWith(target{e.owed.c, e.owed.stream, e.owed.id}, e.owed.hash)
+		}
+		r := c.s.Deliver(now, e.m, e.d)
+		if c.journal != nil {
+			c.journal.noted()
+		}
+		if r == session.Full {
 			break
 		}
 		s.bytes -= e.cost()

@@ -42,6 +42,8 @@ type Stats struct {
 	PushedBackFor time.Duration `json:"pushed_back_ns"`
 	Stalled       uint64        `json:"stalled"` // times a subscriber was found to take nothing
 
+	Store *StoreStats `json:"store,omitempty"` // nil without a store
+
 	Disconnects map[packet.ReasonCode]uint64 `json:"disconnects"` // ended connections, by reason code
 
 	TLS         HandshakeStats               `json:"tls"`
@@ -238,6 +240,7 @@ func (b *Broker) Stats() Stats {
 			s.Disconnects[packet.ReasonCode(code)] = n
 		}
 	}
+	s.Store = b.durable.stats()
 	s.Retained, s.RetainedBytes = b.retained.size()
 	s.Subscriptions = b.subs.len()
 	s.QueuedBytes = b.localBytes()

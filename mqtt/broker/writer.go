@@ -55,6 +55,7 @@ func (o *outlet) write() {
 			c.progressed(now)
 		}
 		var bad error
+		o.promise = promisesNothing
 		if c.conn == cn {
 			buf, bad = o.encode(c, buf[:0], &out, now)
 		} else {
@@ -86,6 +87,9 @@ func (o *outlet) write() {
 			cn.b.log.Error("mqtt: packet left out", "client", c.id, "err", bad)
 		}
 
+		if !o.keepPromise(o.promise) {
+			continue
+		}
 		began := now
 		err := o.writeAll(c, buf)
 		now = time.Now()
@@ -134,6 +138,9 @@ func (o *outlet) encode(c *client, buf []byte, out *flow, now time.Time) ([]byte
 			continue
 		}
 		refilled = false
+		if o.cn.b.durable != nil {
+			o.promise = max(o.promise, promiseOf(&p, c.s))
+		}
 		var err error
 		before := len(buf)
 		buf, err = p.Append(buf, o.cn.version, now)

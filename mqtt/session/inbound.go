@@ -180,6 +180,15 @@ func (s *Session) Routed(now time.Time, stream mqtt.StreamID, id uint16, code pa
 	l.settle()
 }
 
+// Unrouted takes the place of [Session.Routed] for a message that was not taken
+// over and is not acknowledged: the caller ends the connection.
+func (s *Session) Unrouted(stream mqtt.StreamID, id uint16) {
+	stream = s.routedOn(stream, id)
+	if s.received[receivedKey{stream, id}]&routing != 0 {
+		s.received.remove(stream, id)
+	}
+}
+
 // routedOn returns the stream on which the message that was routed for a stream
 // is to be acknowledged now. It is another one if the connection has ended
 // meanwhile: carried, or the stream on which the client sent the message again.

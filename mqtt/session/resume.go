@@ -74,7 +74,11 @@ func (s *Session) sendAgain(now time.Time) (Outgoing, bool) {
 // stream: of that stream, carried over, or, if the client sends again, of another
 // stream that is open as far as we know, for the news of its end may come later.
 func (s *Session) findReceived(stream mqtt.StreamID, id uint16, again bool) (receivedState, bool) {
+	_, was := s.received[receivedKey{carried, id}]
 	st, ok := s.received.find(stream, id, again)
+	if was && !ok {
+		s.tellForgotten(id) // given up
+	}
 	if ok || !again || len(s.received) == 0 || len(s.data) == 0 {
 		return st, ok
 	}
