@@ -60,6 +60,9 @@ type connectFlags struct {
 	insecure                  bool
 	scram                     bool
 
+	urls   []string // beside the argument
+	follow bool
+
 	queueFlags
 }
 
@@ -81,11 +84,17 @@ func (f *connectFlags) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&f.keyFile, "key", "", "PEM file with its private key")
 	fs.StringVar(&f.serverName, "servername", "", "name to expect in the broker's certificate (default the URL's host)")
 	fs.BoolVar(&f.insecure, "insecure", false, "do not verify the broker's certificate: anyone may then read and change what is sent")
+	fs.StringArrayVar(&f.urls, "url", nil, "URL of the broker; with several, the first that connects is used, each with a head start of 300ms")
+	fs.BoolVar(&f.follow, "follow", false, "go to the server that the broker names in its place")
 	f.queueFlags.bind(fs)
 }
 
-// config returns the client's configuration for url.
-func (f *connectFlags) config(cmd *cobra.Command, url string) (*client.Config, error) {
+// config returns the client's configuration for urls and those of --url.
+func (f *connectFlags) config(cmd *cobra.Command, urls []string) (*client.Config, error) {
+	urls = append(urls, f.urls...)
+	if len(urls) == 0 {
+		return nil, errors.New("a URL is missing: give one, or several with --url")
+	}
 	version, err := parseVersion(f.version)
 	if err != nil {
 		return nil, err
@@ -108,7 +117,7 @@ func (f *connectFlags) config(cmd *cobra.Command, url string) (*client.Config, e
 		return nil, err
 	}
 	cfg := &client.Config{
-		URL:           url,
+		URLs:          urls,
 		TLS:           config,
 		Dialers:       dialers(quic),
 		Version:       version,
@@ -117,6 +126,8 @@ func (f *connectFlags) config(cmd *cobra.Command, url string) (*client.Config, e
 		KeepAlive:     f.keepAlive,
 		SessionExpiry: f.sessionExpiry,
 		Username:      f.username,
+
+		FollowServerReference: f.follow,
 	}
 	if f.keepSession && f.sessionExpiry == 0 {
 		cfg.SessionExpiry = client.NeverExpires // as a session without clean session has in 3.1.1

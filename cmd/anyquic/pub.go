@@ -36,15 +36,15 @@ type pubFlags struct {
 func newPub() *cobra.Command {
 	var f pubFlags
 	cmd := &cobra.Command{
-		Use:   "pub URL -t TOPIC {-m MESSAGE | -f FILE | -l | -s | -n}",
+		Use:   "pub {URL | --url URL...} -t TOPIC {-m MESSAGE | -f FILE | -l | -s | -n}",
 		Short: "Publish messages",
 		Example: `  anyquic mqtt pub mqtt://localhost -t sensors/1/temp -m 21.5
   anyquic mqtt pub mqtt+quic://localhost --insecure -t a -q 1 -r -m kept
   anyquic mqtt pub wss+h3://localhost:8443 --insecure -t a -m 'over HTTP/3'
   seq 1000 | anyquic mqtt pub mqtts://broker.example --cafile ca.pem -t n -q 2 -l
   anyquic mqtt pub mqtt://broker.example -i meter -t meter/1 -q 1 -m 42 --queue meter.queue`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
@@ -63,7 +63,7 @@ func newPub() *cobra.Command {
 	return cmd
 }
 
-func (f *pubFlags) run(cmd *cobra.Command, url string) error {
+func (f *pubFlags) run(cmd *cobra.Command, urls []string) error {
 	ctx := cmd.Context()
 	qos, err := parseQoS(f.qos)
 	if err != nil {
@@ -79,7 +79,7 @@ func (f *pubFlags) run(cmd *cobra.Command, url string) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := f.config(cmd, url)
+	cfg, err := f.config(cmd, urls)
 	if err != nil {
 		return err
 	}

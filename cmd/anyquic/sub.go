@@ -32,14 +32,14 @@ type subFlags struct {
 func newSub() *cobra.Command {
 	var f subFlags
 	cmd := &cobra.Command{
-		Use:   "sub URL -t FILTER...",
+		Use:   "sub {URL | --url URL...} -t FILTER...",
 		Short: "Subscribe, and print the messages",
 		Example: `  anyquic mqtt sub mqtt://localhost -t 'sensors/+/temp' -v
   anyquic mqtt sub mqtt+quic://localhost --insecure -t '#' -q 1 --json
   anyquic mqtt sub mqtt+wt://localhost:8443 --insecure -t 'from/browsers/#' -v
   anyquic mqtt sub mqtts://broker.example --cafile ca.pem -t a -C 1 -W 5s`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
@@ -55,7 +55,7 @@ func newSub() *cobra.Command {
 	return cmd
 }
 
-func (f *subFlags) run(cmd *cobra.Command, url string) error {
+func (f *subFlags) run(cmd *cobra.Command, urls []string) error {
 	qos, err := parseQoS(f.qos)
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (f *subFlags) run(cmd *cobra.Command, url string) error {
 	if f.count < 0 {
 		return fmt.Errorf("--count %d: use 1 or more", f.count)
 	}
-	cfg, err := f.config(cmd, url)
+	cfg, err := f.config(cmd, urls)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ import (
 // another. Its methods may be called from any goroutine.
 type Client struct {
 	cfg       Config // with defaults filled in
-	target    *target
+	route     route  // of the supervisor, or of Dial before it starts
 	log       *slog.Logger
 	dispatch  *dispatcher
 	routes    atomic.Pointer[routes]
@@ -48,7 +48,8 @@ type Client struct {
 	ended    bool          // guarded by mu
 	err      error         // guarded by mu; why the Client ended
 	connack  *packet.Connack
-	clientID string // guarded by mu; the server may have assigned it
+	clientID string       // guarded by mu; the server may have assigned it
+	carrier  mqtt.Carrier // guarded by mu; of the latest connection
 	// responseTo is the topic of Request's responses, empty until it is
 	// subscribed to.
 	responseTo string // guarded by mu
@@ -82,9 +83,10 @@ func Dial(ctx context.Context, cfg *Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cn, err := c.connect(ctx)
+	cn, err := c.connectFollowing(ctx)
 	if err != nil {
 		c.leave()
+		c.route.racers.Wait()
 		c.keepQueue()
 		return nil, err
 	}
@@ -115,12 +117,12 @@ func newClient(cfg *Config) (*Client, error) {
 	if cfg == nil {
 		cfg = new(Config)
 	}
-	t, err := parseURL(cfg.URL, cfg.Dialers)
+	targets, err := parseURLs(cfg)
 	if err != nil {
 		return nil, err
 	}
 	c := &Client{
-		cfg: *cfg, target: t, log: cfg.Logger,
+		cfg: *cfg, route: route{targets: targets, avoid: make(map[string]time.Time)}, carrier: targets[0].carrier, log: cfg.Logger,
 		stop: make(chan struct{}), done: make(chan struct{}),
 		room: make(chan struct{}), clientID: cfg.ClientID,
 	}
@@ -158,6 +160,8 @@ func (c *Client) setDefaults() error {
 		cfg.Version = packet.V5
 	}
 	setDefault(&cfg.ConnectTimeout, defaultConnectTimeout)
+	setDefault(&cfg.RaceDelay, defaultRaceDelay)
+	setDefault(&cfg.RaceMemory, defaultRaceMemory)
 	setDefault(&cfg.KeepAlive, defaultKeepAlive)
 	setDefault(&cfg.ReceiveMaximum, defaultReceiveMaximum)
 	setDefault(&cfg.MaximumPacketSize, defaultMaximumPacketSize)
@@ -351,8 +355,13 @@ func (c *Client) Err() error {
 	return c.err
 }
 
-// Carrier says what carries the connections.
-func (c *Client) Carrier() mqtt.Carrier { return c.target.carrier }
+// Carrier says what carries the latest connection; before there is one, what would
+// carry one to the first URL.
+func (c *Client) Carrier() mqtt.Carrier {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.carrier
+}
 
 // ClientID returns the client identifier, which the server may have assigned.
 func (c *Client) ClientID() string {

@@ -26,9 +26,9 @@ type LinkDialer interface {
 	DialLink(ctx context.Context, u *url.URL, tlsConfig *tls.Config) (mqtt.Link, error)
 }
 
-// A Config says how to connect, and what to do with what arrives. Only URL must
-// be set: zero values are defaults, negative ones mean none. Dial copies it; what
-// it points to must not be modified while the Client lives.
+// A Config says how to connect, and what to do with what arrives. Only URL or URLs
+// must be set: zero values are defaults, negative ones mean none. Dial copies it;
+// what it points to must not be modified while the Client lives.
 type Config struct {
 	// URL names carrier and server:
 	//
@@ -45,6 +45,29 @@ type Config struct {
 	// used if it names none. Credentials have fields of their own; a URL that
 	// contains some is refused, because URLs end up in logs.
 	URL string
+
+	// URLs are other ways to the server, or to others that are as good: QUIC,
+	// and TLS and WebSocket for networks that let no UDP through. URL, if it is
+	// not empty, is the first of them. An attempt to connect starts with the
+	// first; when that has not completed the handshake of its carrier within
+	// RaceDelay, or has failed, the next one starts as well, and so on. The
+	// first to complete it is used, alone sends CONNECT, and ends the others.
+	URLs []string
+
+	// RaceDelay is the head start of each URL. Default 300ms; negative: none.
+	RaceDelay time.Duration
+
+	// RaceMemory is how long those that were too slow, while another URL
+	// worked, come last in later attempts. Default 5m; negative: never.
+	RaceMemory time.Duration
+
+	// FollowServerReference connects to the server that a CONNACK or DISCONNECT
+	// names with "use another server", for one connection, or "server moved",
+	// for good (MQTT 5, Section 4.11); with the scheme, path and query of the URL
+	// in use, and so never without TLS in place of with it. User name and
+	// password go there. Otherwise a server that has moved ends the Client, and
+	// "use another server" is answered with a later attempt at the same.
+	FollowServerReference bool
 
 	// TLS is for all carriers that have it. If nil, the server is verified with
 	// the system's roots. An empty ServerName is the URL's host.
@@ -166,7 +189,9 @@ const NeverExpires = time.Duration(0xFFFFFFFF) * time.Second
 // A Backoff says when a client connects again. The first delay is Min; each
 // failure doubles it up to Max. The time that passes is between half of it and
 // all of it, at random, so that the clients of a server that comes back do not
-// arrive together. A connection that lasts ten seconds ends the count.
+// arrive together. A connection that lasts ten seconds ends the count. A server that
+// says it is busy, or that the client asks too much of it, gets eight times Min at
+// least.
 type Backoff struct {
 	Min time.Duration // default 1s
 	Max time.Duration // default 2m, or Min if that is more
@@ -185,6 +210,8 @@ type Backoff struct {
 
 const (
 	defaultConnectTimeout    = 30 * time.Second
+	defaultRaceDelay         = 300 * time.Millisecond
+	defaultRaceMemory        = 5 * time.Minute
 	defaultKeepAlive         = 60 * time.Second
 	defaultReceiveMaximum    = 1024
 	defaultMaximumPacketSize = 16 << 20

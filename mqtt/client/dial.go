@@ -9,43 +9,43 @@ import (
 	"github.com/anyquic/anyquic/mqtt"
 )
 
-// openLink connects to the server as the URL demands, up to the end of the
-// carrier's handshake.
-func (c *Client) openLink(ctx context.Context) (mqtt.Link, error) {
-	if d := c.target.dialer; d != nil {
-		u := *c.target.url
-		return d.DialLink(ctx, &u, c.tlsConfig())
+// open connects to the server as the URL demands, up to the end of the carrier's
+// handshake.
+func (c *Client) open(ctx context.Context, t *target) (mqtt.Link, error) {
+	if d := t.dialer; d != nil {
+		u := *t.url
+		return d.DialLink(ctx, &u, c.tlsConfig(t))
 	}
-	conn, err := c.dialConn(ctx)
+	conn, err := c.dialConn(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	if c.target.carrier == mqtt.TCP {
+	if t.carrier == mqtt.TCP {
 		return mqtt.NewConnLink(conn, mqtt.TCP), nil
 	}
-	tc := tls.Client(conn, c.tlsConfig())
+	tc := tls.Client(conn, c.tlsConfig(t))
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return mqtt.NewConnLink(tc, mqtt.TLS), nil
 }
 
-func (c *Client) dialConn(ctx context.Context) (net.Conn, error) {
+func (c *Client) dialConn(ctx context.Context, t *target) (net.Conn, error) {
 	if c.cfg.Dial != nil {
-		u := *c.target.url
+		u := *t.url
 		return c.cfg.Dial(ctx, &u)
 	}
 	var d net.Dialer
-	return d.DialContext(ctx, "tcp", c.target.addr)
+	return d.DialContext(ctx, "tcp", t.addr)
 }
 
-func (c *Client) tlsConfig() *tls.Config {
+func (c *Client) tlsConfig(t *target) *tls.Config {
 	if c.cfg.TLS == nil {
-		return &tls.Config{ServerName: c.target.host}
+		return &tls.Config{ServerName: t.host}
 	}
 	conf := c.cfg.TLS.Clone()
 	if conf.ServerName == "" {
-		conf.ServerName = c.target.host
+		conf.ServerName = t.host
 	}
 	return conf
 }

@@ -15,6 +15,7 @@ import (
 type conn struct {
 	c      *Client
 	link   mqtt.Link
+	target *target
 	stream mqtt.Stream // the control stream
 	in     *mqtt.Reader
 	began  time.Time
@@ -40,16 +41,18 @@ const lingerTimeout = time.Second
 func (c *Client) connect(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
 	defer cancel()
-	link, err := c.openLink(ctx)
+	link, t, err := c.openLink(ctx)
 	if err != nil {
 		return nil, &ConnectionError{"dial", orContext(ctx, err)}
 	}
+	c.route.last = t
 	interrupt := context.AfterFunc(ctx, func() { _ = link.CloseWithCode(mqtt.LinkNormal) })
 	cn, ack, err := c.handshake(ctx, link)
 	if !interrupt() && err == nil {
 		err = ctx.Err()
 	}
 	if err == nil {
+		cn.target = t
 		err = c.attach(cn, ack)
 	}
 	if err == nil {
@@ -163,7 +166,7 @@ func (c *Client) attach(cn *conn, ack *packet.Connack) error {
 		return err
 	}
 	c.connack = ack
-	c.conn = cn
+	c.conn, c.carrier = cn, cn.link.Carrier()
 	c.stats.Connections++
 	c.newRoutes()
 	c.flush()

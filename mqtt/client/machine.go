@@ -141,12 +141,6 @@ func (m *machine) attach(now time.Time, c *packet.Connack, cleanStart bool) erro
 		m.log.session()
 	}
 	m.resumeRequests(!c.SessionPresent)
-	if !c.SessionPresent {
-		m.resubscribe(func(*subscription) bool { return true }, false)
-	} else if m.slots.enabled {
-		// Until then they deliver on the control stream, or not at all.
-		m.resubscribe(func(s *subscription) bool { return s.slot != 0 }, true)
-	}
 	m.resumeOutbound()
 	m.resumeInbound(m.cfg.topicAliasMaximum)
 	keepAlive := m.cfg.keepAlive

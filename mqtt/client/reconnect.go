@@ -29,7 +29,7 @@ func (c *Client) supervise(cn *conn) {
 	failures := 0
 	var err error
 	if cn == nil {
-		if cn, err = c.connect(c.ctx); err != nil {
+		if cn, err = c.connectFollowing(c.ctx); err != nil {
 			c.log.Info("connecting failed", "error", err)
 			if c.ctx.Err() != nil {
 				err = nil
@@ -39,7 +39,7 @@ func (c *Client) supervise(cn *conn) {
 		}
 	}
 	for cn != nil {
-		c.log.Info("connected", "url", c.target.String(), "client", c.ClientID())
+		c.log.Info("connected", "url", cn.target.String(), "client", c.ClientID())
 		c.call(c.onConnect())
 		err = c.serve(cn)
 		c.call(c.onDisconnect(err))
@@ -48,7 +48,7 @@ func (c *Client) supervise(cn *conn) {
 		}
 		c.log.Info("connection lost", "error", err)
 		if time.Since(cn.began) >= stableAfter {
-			failures = 0
+			failures, c.route.hops = 0, 0
 		}
 		cn, err = c.reconnect(err, &failures)
 	}
@@ -60,19 +60,26 @@ func (c *Client) supervise(cn *conn) {
 func (c *Client) reconnect(err error, failures *int) (*conn, error) {
 	b := &c.cfg.Reconnect
 	for {
+		followed := c.follow(err)
 		switch {
-		case b.Disabled || !b.Retry(err):
+		case b.Disabled || !followed && !b.Retry(err):
 			return nil, err
 		case b.MaxAttempts > 0 && *failures >= b.MaxAttempts:
 			return nil, err
 		}
 		*failures++
 		delay := b.delay(*failures)
+		switch {
+		case followed:
+			delay = 0
+		case busy(err):
+			delay = max(delay, b.delay(busyAttempt))
+		}
 		c.log.Info("connecting again", "after", delay, "attempt", *failures)
 		if !c.sleep(delay) {
 			return nil, nil
 		}
-		cn, connectErr := c.connect(c.ctx)
+		cn, connectErr := c.connectFollowing(c.ctx)
 		if connectErr == nil {
 			return cn, nil
 		}
@@ -228,6 +235,7 @@ func (c *Client) finish(err error) {
 	c.m.abandonAll(reason)
 	c.unlock()
 	c.leave()
+	c.route.racers.Wait()
 	c.dispatch.close()
 	<-c.dispatch.done
 	close(c.done)

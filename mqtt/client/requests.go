@@ -280,7 +280,8 @@ func (m *machine) receiveUnsuback(u *packet.Unsuback) error {
 }
 
 // resumeRequests sends on a new connection what was not answered on the last one.
-// lost means that there is a new session, for which resubscribe follows.
+// lost means that there is a new session: what the server has granted before comes
+// first then, so that everything is asked for in the order in which it was made.
 func (m *machine) resumeRequests(lost bool) {
 	for _, r := range slices.Clone(m.pending) {
 		if r.id != 0 {
@@ -294,18 +295,28 @@ func (m *machine) resumeRequests(lost bool) {
 		if err := m.requestRefused(r); err != nil {
 			m.undo(r, r.filters())
 			m.finishRequest(r, nil, err)
-			continue
 		}
+	}
+	unanswered := slices.Clone(m.pending)
+	m.pending = m.pending[:0]
+	if lost {
+		m.resubscribe(unanswered, func(*subscription) bool { return true }, false)
+	} else if m.slots.enabled {
+		// Until then they deliver on the control stream, or not at all.
+		m.resubscribe(unanswered, func(s *subscription) bool { return s.slot != 0 }, true)
+	}
+	m.pending = append(m.pending, unanswered...)
+	for _, r := range unanswered {
 		m.sendRequest(r)
 	}
 }
 
 // resubscribe makes the subscriptions again that a server has lost, all but those
-// that pending requests make anyway. Those of one Subscribe call stay together. If
-// the server may still have them, it is not to send retained messages for those.
-func (m *machine) resubscribe(which func(*subscription) bool, kept bool) {
+// that the unanswered requests make anyway. Those of one Subscribe call stay together.
+// If the server may still have them, it is not to send retained messages for those.
+func (m *machine) resubscribe(unanswered []*request, which func(*subscription) bool, kept bool) {
 	inRequest := make(map[string]bool)
-	for _, r := range m.pending {
+	for _, r := range unanswered {
 		for _, f := range r.filters() {
 			inRequest[f] = true
 		}

@@ -185,7 +185,7 @@ func (m *machine) streamLost(id mqtt.StreamID) {
 			m.sendRequest(r)
 		}
 	}
-	m.resubscribe(func(s *subscription) bool { return s.slot == n }, true)
+	m.resubscribe(m.pending, func(s *subscription) bool { return s.slot == n }, true)
 	for f := m.outbound.first; f != nil; f = f.next {
 		if !f.sent || f.stream != id {
 			continue
