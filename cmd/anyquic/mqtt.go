@@ -14,6 +14,7 @@ import (
 
 	"github.com/anyquic/anyquic/mqtt/auth"
 	"github.com/anyquic/anyquic/mqtt/client"
+	"github.com/anyquic/anyquic/mqtt/client/tickets"
 	"github.com/anyquic/anyquic/mqtt/mqttquic"
 	"github.com/anyquic/anyquic/mqtt/mqttweb"
 	"github.com/anyquic/anyquic/mqtt/packet"
@@ -60,6 +61,8 @@ type connectFlags struct {
 	insecure                  bool
 	scram                     bool
 
+	tickets string
+
 	urls   []string // beside the argument
 	follow bool
 
@@ -86,6 +89,7 @@ func (f *connectFlags) bind(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.insecure, "insecure", false, "do not verify the broker's certificate: anyone may then read and change what is sent")
 	fs.StringArrayVar(&f.urls, "url", nil, "URL of the broker; with several, the first that connects is used, each with a head start of 300ms")
 	fs.BoolVar(&f.follow, "follow", false, "go to the server that the broker names in its place")
+	fs.StringVar(&f.tickets, "tickets", "", "file that keeps TLS sessions, on TCP and QUIC, for the next command to resume")
 	f.queueFlags.bind(fs)
 }
 
@@ -151,12 +155,33 @@ func (f *connectFlags) config(cmd *cobra.Command, urls []string) (*client.Config
 	if f.willTopic != "" {
 		cfg.Will = &packet.Will{Topic: f.willTopic, Payload: []byte(f.willPayload), QoS: packet.QoS(f.willQoS), Retain: f.willRetain}
 	}
+	if err := f.resume(cfg, quic); err != nil {
+		return nil, err
+	}
 	return cfg, f.queueFlags.apply(cfg)
 }
 
 // dialers are for all carriers beyond TCP and TLS.
 func dialers(quic transport.Transport) []client.LinkDialer {
 	return []client.LinkDialer{&mqttquic.Dialer{Transport: quic}, &mqttweb.Dialer{Transport: quic}}
+}
+
+// resume gives the dialers of cfg, and TLS on TCP, the sessions of --tickets.
+func (f *connectFlags) resume(cfg *client.Config, quic transport.Transport) error {
+	if f.tickets == "" {
+		return nil
+	}
+	// A session of a server that was not verified must not count as verified.
+	file, err := tickets.Open(f.tickets, fmt.Sprintf("%t %q %q %q", f.insecure, f.caFile, f.serverName, f.certFile))
+	if err != nil {
+		return fmt.Errorf("--tickets: %w", err)
+	}
+	cfg.TLS.ClientSessionCache = file.TLS()
+	cfg.Dialers = []client.LinkDialer{
+		&mqttquic.Dialer{Transport: quic, Sessions: file.QUIC(quic.Name())},
+		&mqttweb.Dialer{Transport: quic, QUIC: &transport.Config{Sessions: file.QUIC(quic.Name() + " h3")}},
+	}
+	return nil
 }
 
 func (f *connectFlags) tls() (*tls.Config, error) {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,4 +23,26 @@ func TestSeveralURLsAreTriedUntilOneConnects(t *testing.T) {
 	code, _, stderr = anyquic(t, "mqtt", "pub", "-t", "r", "-n")
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "--url")
+}
+
+func TestSessionsOfTLSAreKeptForTheNextCommand(t *testing.T) {
+	s := startServe(t)
+	file := filepath.Join(t.TempDir(), "tickets")
+	size := int64(0)
+	for _, carrier := range []string{"tls", "quic", "wss+h3"} {
+		for range 2 {
+			code, _, stderr := anyquic(t, "mqtt", "pub", s.url(carrier), "--insecure", "--tickets", file, "-t", "r", "-m", "x", "-q", "1")
+			require.Zero(t, code, stderr)
+		}
+		info, err := os.Stat(file)
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+		require.Greater(t, info.Size(), size, "a session of %s", carrier)
+		size = info.Size()
+	}
+	notes := filepath.Join(t.TempDir(), "notes")
+	require.NoError(t, os.WriteFile(notes, []byte("what is not a file of tickets"), 0o600))
+	code, _, stderr := anyquic(t, "mqtt", "pub", s.url("tls"), "--insecure", "--tickets", notes, "-t", "r", "-n")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "--tickets")
 }

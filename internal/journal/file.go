@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -96,13 +95,7 @@ func (j *File) Append(records []byte, sync bool) error {
 // Replace puts records in the place of everything in the file, or, if it returns an
 // error, leaves the file as it was. It waits until the device has them.
 func (j *File) Replace(records []byte) error {
-	f, err := replace(j.path, func(w io.Writer) error {
-		if _, err := w.Write(append([]byte(magic), j.salt[:]...)); err != nil {
-			return err
-		}
-		_, err := w.Write(records)
-		return err
-	})
+	f, err := replace(j.path, j.salt, records, true)
 	if err != nil {
 		return err
 	}
@@ -123,34 +116,43 @@ func (j *File) Close() error {
 	return errors.Join(err, unlockFile(j.lock))
 }
 
-// WriteFile puts records alone into the file at path, as Replace does, under a new
-// salt, for those who never append. ReadFile reads them. It fails with ErrLocked
-// while another process does the same.
-func WriteFile(path string, encode func(s Salt) []byte) (err error) {
+// Update replaces the records of the file at path, which is made if it does not exist,
+// by what change makes of them, for those who never append. It has the file alone
+// meanwhile, or fails with ErrLocked, and does not wait for the device: when the power
+// fails, records may be lost. If change returns false nothing is written.
+func Update(path string, change func(records [][]byte) ([][]byte, bool)) (err error) {
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlockFile(lock)) }()
+	var records [][]byte
+	_, err = ReadFile(path, func(body []byte) { records = append(records, body) })
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	records, ok := change(records)
+	if !ok {
+		return nil
+	}
 	var s Salt
 	_, _ = rand.Read(s[:]) // never fails
-	f, err := replace(path, func(w io.Writer) error {
-		if _, err := w.Write(append([]byte(magic), s[:]...)); err != nil {
-			return err
-		}
-		_, err := w.Write(encode(s))
-		return err
-	})
+	var b []byte
+	for _, body := range records {
+		start := len(b)
+		b = s.End(append(Begin(b), body...), start)
+	}
+	f, err := replace(path, s, b, false)
 	if err != nil {
 		return err
 	}
 	return f.Close()
 }
 
-// ReadFile calls f for each record that WriteFile has put into the file at path.
+// ReadFile calls f for each record in the file at path. A file that is empty has none.
 func ReadFile(path string, f func(body []byte)) (Report, error) {
 	b, err := os.ReadFile(path)
-	if err != nil {
+	if err != nil || len(b) == 0 {
 		return Report{}, err
 	}
 	s, records, err := split(b)
@@ -163,7 +165,7 @@ func ReadFile(path string, f func(body []byte)) (Report, error) {
 // replace makes a file at path that only the user can read, in the place of another,
 // and returns it open. Whoever opens path gets the old file or all of the new one.
 // The lock is held.
-func replace(path string, write func(io.Writer) error) (_ *os.File, err error) {
+func replace(path string, s Salt, records []byte, sync bool) (_ *os.File, err error) {
 	dir := filepath.Dir(path)
 	name := path + ".new"
 	// What a process left behind that was killed. O_EXCL follows no link of
@@ -182,16 +184,23 @@ func replace(path string, write func(io.Writer) error) (_ *os.File, err error) {
 			err = fmt.Errorf("journal: %w", err)
 		}
 	}()
-	if err := write(f); err != nil {
+	if _, err := f.Write(append([]byte(magic), s[:]...)); err != nil {
 		return nil, err
 	}
-	if err := f.Sync(); err != nil {
+	if _, err := f.Write(records); err != nil {
 		return nil, err
+	}
+	if sync {
+		if err := f.Sync(); err != nil {
+			return nil, err
+		}
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
 		return nil, err
 	}
-	syncDir(dir)
+	if sync {
+		syncDir(dir)
+	}
 	return f, nil
 }
 

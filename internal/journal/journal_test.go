@@ -137,16 +137,23 @@ func TestBytesOfSomebodyElseNeverPassForARecord(t *testing.T) {
 	require.Equal(t, len(b)-8, r.Torn)
 }
 
-func TestWriteFileReplacesEverything(t *testing.T) {
+func TestUpdateChangesTheRecordsAsAWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
-	for _, body := range []string{"a", "b"} {
-		require.NoError(t, journal.WriteFile(path, func(s journal.Salt) []byte { return record(s, nil, body) }))
-		r, err := journal.ReadFile(path, func(b []byte) { require.Equal(t, body, string(b)) })
-		require.NoError(t, err)
-		require.Equal(t, 1, r.Records)
+	add := func(body string) error {
+		return journal.Update(path, func(records [][]byte) ([][]byte, bool) { return append(records, []byte(body)), body != "" })
 	}
-	_, err := journal.ReadFile(path+"?", nil)
+	require.NoError(t, add("a"))
+	require.NoError(t, add("b"))
+	require.NoError(t, add(""), "nothing is written")
+	var got []string
+	r, err := journal.ReadFile(path, func(b []byte) { got = append(got, string(b)) })
+	require.NoError(t, err)
+	require.Equal(t, journal.Report{Records: 2}, r)
+	require.Equal(t, []string{"a", "b"}, got)
+	_, err = journal.ReadFile(path+"?", nil)
 	require.ErrorIs(t, err, os.ErrNotExist)
+	require.NoError(t, os.WriteFile(path, []byte("something else of somebody"), 0o600))
+	require.ErrorIs(t, add("c"), journal.ErrForeign)
 }
 
 func FuzzScan(f *testing.F) {

@@ -70,7 +70,9 @@ type Config struct {
 	FollowServerReference bool
 
 	// TLS is for all carriers that have it. If nil, the server is verified with
-	// the system's roots. An empty ServerName is the URL's host.
+	// the system's roots. An empty ServerName is the URL's host. A
+	// ClientSessionCache lets TLS on TCP resume; the Dialers of QUIC have a field
+	// for theirs. Package tickets keeps both in a file.
 	TLS *tls.Config
 
 	// Dialers connect over carriers beyond TCP and TLS. The first that has the

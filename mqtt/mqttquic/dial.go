@@ -60,7 +60,8 @@ type Dialer struct {
 	// Default 1 MiB and 2 MiB.
 	StreamWindow, ConnWindow int64
 
-	// Sessions lets a connection resume a TLS session.
+	// Sessions lets a connection resume a TLS session; the ClientSessionCache of
+	// a tls.Config, which carriers share, is for TCP.
 	Sessions transport.SessionCache
 
 	// EarlyData lets DialLink return before the handshake, if Sessions has a
@@ -132,6 +133,7 @@ func (d *Dialer) dial(ctx context.Context, addr string, tlsConf *tls.Config, ear
 	}
 	tlsConf = tlsConf.Clone()
 	tlsConf.NextProtos = []string{ALPN}
+	tlsConf.ClientSessionCache = nil // Sessions is in its place
 	cfg := &transport.Config{
 		TLS:               tlsConf,
 		HandshakeTimeout:  d.HandshakeTimeout,

@@ -42,7 +42,8 @@ type Dialer struct {
 	DialQUIC func(ctx context.Context, addr string, cfg *transport.Config) (transport.Conn, error)
 
 	// QUIC configures QUIC connections, but for TLS. Nil, and fields that are
-	// zero: the timeouts and windows of a [mqttquic.Dialer].
+	// zero: the timeouts and windows of a [mqttquic.Dialer]. Its Sessions let
+	// them resume; the ClientSessionCache of a tls.Config is for TCP.
 	QUIC *transport.Config
 
 	// NetDial, if not nil, opens the network connections for ws, wss and wss+h2
@@ -106,6 +107,7 @@ func (d *Dialer) http3Transport(tlsConf *tls.Config) *http3.Transport {
 	if cfg.MaxStreams == 0 {
 		cfg.MaxStreams = -1 // a server opens no streams
 	}
+	tlsConf.ClientSessionCache = nil // cfg.Sessions is in its place; tlsConf is a copy
 	return &http3.Transport{Engine: d.Transport, Dial: d.DialQUIC, TLS: tlsConf, Config: cfg}
 }
 
