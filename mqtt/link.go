@@ -149,3 +149,12 @@ type LinkListener interface {
 	// matching net.ErrClosed.
 	Close() error
 }
+
+// A Migrator is a Link whose connection can move to another network path without
+// ending, as those of QUIC can (RFC 9000, Section 9).
+type Migrator interface {
+	// Migrate moves the client's side to pc, or to a new UDP socket if pc is nil,
+	// and returns when the path is validated. The Link then owns pc. If it fails,
+	// pc stays the caller's and the Link stays where it was.
+	Migrate(ctx context.Context, pc net.PacketConn) error
+}

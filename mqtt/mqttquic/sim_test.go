@@ -133,10 +133,11 @@ type router struct {
 	down atomic.Bool // the network loses everything
 	drop atomic.Bool // it loses the next packet of the client
 
-	mu  sync.Mutex
-	tap [][]byte     // what the client has sent since record; guarded by mu
-	rec bool         // guarded by mu
-	nat *net.UDPAddr // how the world sees clientAddr; guarded by mu; nil: as it is
+	mu   sync.Mutex
+	tap  [][]byte     // what the client has sent since record; guarded by mu
+	rec  bool         // guarded by mu
+	dead *net.UDPAddr // a host whose packets are lost; guarded by mu
+	nat  *net.UDPAddr // how the world sees clientAddr; guarded by mu; nil: as it is
 }
 
 func (r *router) rebind(to *net.UDPAddr) {
@@ -158,14 +159,24 @@ func (r *router) record() (stop func() [][]byte) {
 	}
 }
 
+// kill makes the packets from and to a host get lost.
+func (r *router) kill(host *net.UDPAddr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dead = host
+}
+
 func (r *router) SendPacket(p simnet.Packet) error {
 	r.mu.Lock()
-	nat := r.nat
+	nat, dead := r.nat, r.dead
 	fromClient := p.From.String() == clientAddr.String()
 	if r.rec && fromClient {
 		r.tap = append(r.tap, bytes.Clone(p.Data))
 	}
 	r.mu.Unlock()
+	if dead != nil && (p.From.String() == dead.String() || p.To.String() == dead.String()) {
+		return nil
+	}
 	if r.down.Load() || fromClient && r.drop.Swap(false) {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/anyquic/anyquic/http3/websocket"
 	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/mqttquic"
 	"github.com/anyquic/anyquic/transport"
 )
 
@@ -73,6 +74,14 @@ func carrierOf(proto string, secure bool) mqtt.Carrier {
 		return mqtt.WSS
 	}
 	return mqtt.WebSocket
+}
+
+// Migrate moves the connection if it is one of QUIC.
+func (l *socketLink) Migrate(ctx context.Context, pc net.PacketConn) error {
+	if l.quic == nil {
+		return fmt.Errorf("mqttweb: a connection on %s stays where it is: %w", l.carrier, errors.ErrUnsupported)
+	}
+	return mqttquic.Wrap(l.quic, l.goingAway != nil).Migrate(ctx, pc)
 }
 
 func (l *socketLink) AcceptStream(ctx context.Context) (mqtt.Stream, error) {
