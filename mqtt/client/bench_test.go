@@ -13,26 +13,27 @@ import (
 	"github.com/anyquic/anyquic/mqtt/packet"
 )
 
-// serveOne accepts one connection on loopback, plays CONNACK and calls serve.
-func serveOne(b *testing.B, serve func(net.Conn, *mqtt.Reader)) (url string) {
+// serveOne accepts connections on loopback, one after the other, plays CONNACK and
+// calls serve.
+func serveOne(b testing.TB, serve func(net.Conn, *mqtt.Reader)) (url string) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(b, err)
 	b.Cleanup(func() { ln.Close() })
-	go func() {
-		conn, err := ln.Accept()
-		if err != nil {
-			return
+	go func() { // ends with ln
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			in := mqtt.NewReader(conn, 0)
+			ack, _ := (&packet.Connack{}).Append(nil, packet.V5)
+			if _, _, err := in.Next(); err == nil {
+				if _, err := conn.Write(ack); err == nil {
+					serve(conn, in)
+				}
+			}
+			conn.Close()
 		}
-		defer conn.Close()
-		in := mqtt.NewReader(conn, 0)
-		if _, _, err := in.Next(); err != nil {
-			return
-		}
-		ack, _ := (&packet.Connack{}).Append(nil, packet.V5)
-		if _, err := conn.Write(ack); err != nil {
-			return
-		}
-		serve(conn, in)
 	}()
 	return "mqtt://" + ln.Addr().String()
 }
@@ -52,7 +53,9 @@ func BenchmarkPublishAsyncQoS0(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
 }
 
-func BenchmarkPublishAsyncQoS1(b *testing.B) {
+func BenchmarkPublishAsyncQoS1(b *testing.B) { benchmarkQoS1(b, Queue{}) }
+
+func benchmarkQoS1(b *testing.B, q Queue) {
 	url := serveOne(b, func(conn net.Conn, in *mqtt.Reader) {
 		out := bufio.NewWriterSize(conn, 64<<10)
 		var p packet.Publish
@@ -72,7 +75,7 @@ func BenchmarkPublishAsyncQoS1(b *testing.B) {
 			out.Write(buf)
 		}
 	})
-	c, err := Dial(context.Background(), &Config{URL: url})
+	c, err := Dial(context.Background(), &Config{URL: url, Queue: q})
 	require.NoError(b, err)
 	defer c.Close()
 	p := &packet.Publish{Topic: "bench/topic", Payload: make([]byte, 64), QoS: packet.AtLeastOnce}

@@ -172,7 +172,7 @@ func TestARaceThatNobodyWinsReportsEveryReason(t *testing.T) {
 }
 
 func TestARaceOfRealPortsConnectsOverTheOneThatIsThere(t *testing.T) {
-	url := serveOneTest(t)
+	url := serveOne(t, func(_ net.Conn, in *mqtt.Reader) { _, _, _ = in.Next() })
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	gone := "mqtt://" + ln.Addr().String()
@@ -180,30 +180,4 @@ func TestARaceOfRealPortsConnectsOverTheOneThatIsThere(t *testing.T) {
 	c, err := Dial(t.Context(), &Config{URLs: []string{gone, url}})
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
-}
-
-// serveOneTest accepts a connection and answers its CONNECT.
-func serveOneTest(t *testing.T) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		conn, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		in := mqtt.NewReader(conn, 0)
-		if _, _, err := in.Next(); err == nil {
-			b, _ := (&packet.Connack{}).Append(nil, packet.V5)
-			_, _ = conn.Write(b)
-			_, _, _ = in.Next()
-		}
-	}()
-	t.Cleanup(func() {
-		ln.Close()
-		<-done
-	})
-	return "mqtt://" + ln.Addr().String()
 }

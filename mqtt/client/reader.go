@@ -19,6 +19,7 @@ type reader struct {
 	bytes  uint64        // read since the machine was told
 	topics [topicCache]string
 	done   []completion
+	acks   []shortAck // that the machine has not had; at most ackBatch
 
 	stuck   bool   // the handler was found to wait for the reader,
 	stuckAt uint64 // after that many messages
@@ -32,6 +33,17 @@ type reader struct {
 // topicCache is how many topics a reader remembers, so that it allocates none that
 // it has seen before.
 const topicCache = 64
+
+// A shortAck is an acknowledgement of one of our messages that says nothing but that
+// it succeeded.
+type shortAck struct {
+	kind packet.Type // PUBACK, PUBREC or PUBCOMP
+	id   uint16
+}
+
+// ackBatch is how many acknowledgements at most go through the machine together. They
+// are about what was sent: messages that arrive between them may overtake them.
+const ackBatch = 128
 
 // maxBacklog is how many packets may wait to be sent before the reader stops: a
 // server that demands acknowledgements and does not read them gets no more.
@@ -54,10 +66,10 @@ func (cn *conn) readLoop() {
 	}
 }
 
-// rest hands over the messages before the one that ended the stream.
+// rest handles the messages and acknowledgements before what ended the stream.
 func (r *reader) rest() {
-	if r.batch != nil {
-		if r.process(nil) != nil {
+	if r.batch != nil || len(r.acks) > 0 {
+		if r.process(nil) != nil && r.batch != nil {
 			r.batch.items = r.batch.items[:r.batch.processed]
 		}
 		r.handOver()
@@ -142,7 +154,20 @@ func (r *reader) other(h packet.Header, body []byte) error {
 	if err != nil {
 		return violationBy(err)
 	}
-	return r.process(p)
+	switch p {
+	case &r.puback:
+		r.acks = append(r.acks, shortAck{packet.PUBACK, r.puback.PacketID})
+	case &r.pubrec:
+		r.acks = append(r.acks, shortAck{packet.PUBREC, r.pubrec.PacketID})
+	case &r.pubcomp:
+		r.acks = append(r.acks, shortAck{packet.PUBCOMP, r.pubcomp.PacketID})
+	default:
+		return r.process(p)
+	}
+	if len(r.acks) < ackBatch {
+		return nil
+	}
+	return r.process(nil)
 }
 
 // Short acknowledgements are the rule, and are decoded without allocation.
@@ -181,8 +206,8 @@ func (r *reader) endBurst() error {
 	return nil
 }
 
-// process puts the messages of the batch and then p, if not nil, through the
-// machine.
+// process puts the acknowledgements, the messages of the batch and then p, if not
+// nil, through the machine.
 func (r *reader) process(p packet.Packet) error {
 	c := r.c
 	c.mu.Lock()
@@ -193,7 +218,10 @@ func (r *reader) process(p packet.Packet) error {
 	c.m.read(time.Now())
 	c.stats.BytesReceived += r.bytes
 	r.bytes = 0
-	err := r.processBatch()
+	err := r.processAcks()
+	if err == nil {
+		err = r.processBatch()
+	}
 	if err == nil && p != nil {
 		err = c.m.receive(r.id, p)
 		c.newRoutes()
@@ -211,6 +239,30 @@ func (r *reader) process(p packet.Packet) error {
 		c.log.Warn("subscription lost", "filter", refused[i].Filter, "code", refused[i].Code, "reason", refused[i].Reason)
 	}
 	return err
+}
+
+func (r *reader) processAcks() error {
+	if len(r.acks) == 0 {
+		return nil
+	}
+	defer r.c.freed()
+	acks := r.acks
+	r.acks = r.acks[:0]
+	for _, a := range acks {
+		var p packet.Packet
+		switch a.kind {
+		case packet.PUBACK:
+			r.puback.PacketID, p = a.id, &r.puback
+		case packet.PUBREC:
+			r.pubrec.PacketID, p = a.id, &r.pubrec
+		default:
+			r.pubcomp.PacketID, p = a.id, &r.pubcomp
+		}
+		if err := r.c.m.receive(r.id, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *reader) processBatch() error {
@@ -364,6 +416,10 @@ var errOver = &ConnectionError{"read", io.EOF}
 
 // unlock releases mu and reports what has been completed.
 func (c *Client) unlock() {
+	if len(c.m.completed) == 0 {
+		c.mu.Unlock()
+		return
+	}
 	done := c.m.takeCompletions(nil)
 	c.mu.Unlock()
 	complete(done)
