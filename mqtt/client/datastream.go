@@ -57,6 +57,9 @@ func (cn *conn) onStream(o *outgoing) {
 	}
 	if o.flight != nil {
 		cn.c.stats.MessagesSent++
+		if o.flight.qos == packet.AtMostOnce {
+			d.qos0++
+		}
 	}
 	d.out = out
 	d.wakeWriter()
@@ -105,6 +108,7 @@ func (d *dataStream) run() {
 		taken, d.out = d.out, taken[:0]
 		qos0, fin, over := d.qos0, d.fin, d.over
 		d.qos0 = 0
+		noted := c.noted()
 		c.changed() // there is room
 		c.mu.Unlock()
 		switch {
@@ -112,6 +116,11 @@ func (d *dataStream) run() {
 			s.Reset(0)
 			return
 		case len(taken) > 0:
+			if err := c.commit(noted); err != nil { // as on the control stream
+				s.Reset(0)
+				d.cn.fail(&ConnectionError{"write", err})
+				return
+			}
 			n, err := s.Write(taken)
 			c.mu.Lock()
 			c.stats.BytesSent += uint64(n)

@@ -53,6 +53,7 @@ func (m *machine) receivePublish(stream mqtt.StreamID, p *packet.Publish) (bool,
 	}
 	if known && r.cut && !p.Dup {
 		known = false
+		m.log.forgot(key, r)
 	}
 	switch {
 	case known && r.qos != p.QoS:
@@ -141,7 +142,7 @@ func (m *machine) acknowledge(a *acknowledgement, code packet.ReasonCode) {
 	}
 	r.delivered = true
 	m.received[key] = r
-	m.log.received(key)
+	m.log.received(key, r)
 	if m.connected && r.owed == m.epoch {
 		m.sendAck(stream, packet.PUBREC, id, 0)
 	}
@@ -159,7 +160,7 @@ func (m *machine) receivePubrel(stream mqtt.StreamID, a *packet.Ack) error {
 		return &ProtocolError{packet.ProtocolError, "PUBREL before PUBREC"}
 	default:
 		delete(m.received, key)
-		m.log.forgot(key)
+		m.log.forgot(key, r)
 		m.sendAck(stream, packet.PUBCOMP, a.PacketID, 0)
 	}
 	return nil

@@ -41,7 +41,8 @@ type Queue struct {
 
 	// Restored, if not nil, is called once for each message that was in the file
 	// when the Client was made, with what a Publish of it would return. It is
-	// called by one of the client's goroutines and must not block.
+	// called by the client's goroutines, on data streams by several at once, and
+	// must not block.
 	Restored func(p *packet.Publish, err error)
 }
 

@@ -137,7 +137,8 @@ func (c *Client) openWhole(ctx context.Context, t *target) (mqtt.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := link.Handshake(ctx); err != nil {
+	// A link whose early data was refused is as good as new.
+	if err := link.Handshake(ctx); err != nil && !errors.Is(err, mqtt.ErrEarlyDataRejected) {
 		return nil, errors.Join(err, link.CloseWithCode(mqtt.LinkNormal))
 	}
 	return link, nil

@@ -82,16 +82,27 @@ func (l *sessionLog) done(f *flight) {
 	}
 }
 
-func (l *sessionLog) received(key inboundID) {
+// received notes a message with QoS 2 that was delivered.
+func (l *sessionLog) received(key inboundID, r reception) {
 	if !l.off() {
-		l.note(logReceived, nil, uint64(key.stream), uint64(key.id))
+		l.note(logReceived, nil, r.arrived(key), uint64(key.id))
 	}
 }
 
-func (l *sessionLog) forgot(key inboundID) {
-	if !l.off() {
-		l.note(logForgot, nil, uint64(key.stream), uint64(key.id))
+// forgot notes the end of a reception, if received noted it.
+func (l *sessionLog) forgot(key inboundID, r reception) {
+	if !l.off() && r.delivered && r.qos == packet.ExactlyOnce {
+		l.note(logForgot, nil, r.arrived(key), uint64(key.id))
 	}
+}
+
+// arrived returns the stream on which a message came first, which names its reception
+// in the log also after that stream has ended.
+func (r reception) arrived(key inboundID) uint64 {
+	if r.from != mqtt.ControlStream {
+		return uint64(r.from)
+	}
+	return uint64(key.stream)
 }
 
 // session notes a session that the server has just begun.
@@ -120,7 +131,7 @@ func (l *sessionLog) snapshot(m *machine) {
 	}
 	for key, r := range m.received {
 		if r.qos == packet.ExactlyOnce && r.delivered {
-			l.note(logReceived, nil, uint64(key.stream), uint64(key.id))
+			l.note(logReceived, nil, r.arrived(key), uint64(key.id))
 		}
 	}
 }
@@ -182,6 +193,8 @@ func (r *restorer) apply(body []byte) bool {
 	case logSent:
 		return r.sent(r.bySeq[a], uint16(b))
 	case logReceived:
+		// Streams get other numbers than those of the earlier process.
+		r.m.slots.last = max(r.m.slots.last, key.stream)
 		r.m.received[key] = reception{qos: packet.ExactlyOnce, delivered: true}
 		return true
 	case logForgot:

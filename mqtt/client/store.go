@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/anyquic/anyquic/internal/journal"
+	"github.com/anyquic/anyquic/mqtt"
 )
 
 // A storeFile is where a store writes to: a *journal.File.
@@ -45,6 +46,7 @@ func (c *Client) openStore() error {
 		return fmt.Errorf("client: Config.Queue.File: %w", err)
 	}
 	l.salt = file.Salt()
+	c.m.cutInbound(mqtt.ControlStream) // the data streams are gone
 	err = r.err
 	if err == nil {
 		err = c.restored(l)

@@ -214,6 +214,7 @@ func (m *machine) cutInbound(id mqtt.StreamID) {
 		delete(m.received, key)
 		control := inboundID{mqtt.ControlStream, key.id}
 		if _, taken := m.received[control]; taken || r.qos != packet.ExactlyOnce {
+			m.log.forgot(key, r)
 			continue
 		}
 		r.cut, r.from, r.owed = true, key.stream, 0
