@@ -6,6 +6,7 @@ replace github.com/anyquic/anyquic => ../..
 
 require (
 	github.com/anyquic/anyquic v0.0.0
+	github.com/eclipse/paho.golang v0.23.0
 	github.com/mochi-mqtt/server/v2 v2.7.9
 	github.com/stretchr/testify v1.12.1
 )
