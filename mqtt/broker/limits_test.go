@@ -41,7 +41,9 @@ func TestReconfigureDisconnectsNobodyAndHoldsForWhoComes(t *testing.T) {
 		away.send(&packet.Publish{Topic: "d", Payload: []byte("x"), Retain: true, QoS: 1, PacketID: 1})
 		require.Equal(t, packet.QuotaExceeded, receive[*packet.Puback](away).Code)
 		require.Equal(t, packet.ServerBusy, dial(t, b).connect("third").Code)
-		go away.send(&packet.Publish{Topic: "t", Payload: big})
+		tooBig, err := (&packet.Publish{Topic: "t", Payload: big}).Append(nil, packet.V5)
+		require.NoError(t, err)
+		go away.conn.Write(tooBig) // which the broker does not read to its end
 		require.Equal(t, packet.PacketTooLarge, receive[*packet.Disconnect](away).Code)
 	})
 }

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,18 +14,24 @@ import (
 	"github.com/anyquic/anyquic/mqtt/packet"
 )
 
-// sysTopics reads what the broker publishes about itself until the topic that comes
-// last.
+// sysTopics waits for what the broker publishes about itself, and reads it until
+// nothing more comes for a second.
 func sysTopics(t *testing.T, c *peer) map[string]string {
 	t.Helper()
 	found := map[string]string{}
-	for found["version"] == "" {
-		p := receive[*packet.Publish](c)
+	for {
+		q, err := c.read()
+		if err != nil {
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			c.conn.SetReadDeadline(time.Time{})
+			return found
+		}
+		c.conn.SetReadDeadline(time.Now().Add(time.Second))
+		p := q.(*packet.Publish)
 		name, ok := strings.CutPrefix(p.Topic, "$SYS/broker/")
 		require.True(t, ok, p.Topic)
 		found[name] = string(p.Payload)
 	}
-	return found
 }
 
 func sysNumber(t *testing.T, s string) float64 {
@@ -37,6 +44,7 @@ func sysNumber(t *testing.T, s string) float64 {
 func TestSysTopicsSayWhatTheBrokerDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, &broker.Config{SysInterval: 30 * time.Second, Version: "test 1.2"})
+		synctest.Wait() // it publishes at once
 		watcher, all, away := connect(t, b, "watcher"), connect(t, b, "all"), connect(t, b, "away", keep(1000))
 		away.close()
 		all.subscribe(packet.Subscription{Filter: "#"}, packet.Subscription{Filter: "+/broker/version"})
