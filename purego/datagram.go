@@ -70,8 +70,13 @@ func (c *conn) startDatagrams() {
 	}
 }
 
-// maxDatagram returns the largest message that can be sent now.
+// maxDatagram returns the largest message that can be sent now. In a client's 0-RTT
+// that is what always can: quic-go must not be asked while it reads the server's
+// transport parameters, which take the place of those that the session promised.
 func (c *conn) maxDatagram() int {
+	if c.client && !c.complete() {
+		return smallDatagram
+	}
 	err := c.qc.SendDatagram(oversize[:])
 	if big, ok := errors.AsType[*quic.DatagramTooLargeError](err); ok {
 		return int(big.MaxDatagramPayloadSize)

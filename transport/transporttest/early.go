@@ -39,6 +39,8 @@ var earlyCases = []testCase{
 		says: "Handshake waits for the handshake to complete. After it returns nil the peer is authenticated and what it sends cannot be a replay."},
 	{name: "ZeroRTTLossy", rows: "Z02 T24", needs: needsEarlyData, run: testZeroRTTLossy,
 		says: "A Conn carries streams, which are ordered and reliable."},
+	{name: "ZeroRTTState", rows: "Z02 T08", needs: needsEarlyData, run: testZeroRTTState,
+		says: "All methods may be called from any goroutine at any time."},
 	{name: "TokenReuse", rows: "Z07", run: testTokenReuse,
 		says: "RequireRetry reports whether a client at the unverified address must prove it receives packets there."},
 }
@@ -71,6 +73,25 @@ func (l *lab) resumable(early bool, s setup) (*pair, *memorySessions) {
 	ended(l, p.server)
 	l.settle(5 * time.Second)
 	return p, sessions
+}
+
+func testZeroRTTState(l *lab) {
+	datagrams := func(c *transport.Config) { c.Datagrams = true }
+	p, _ := l.resumable(true, setup{server: datagrams, client: datagrams})
+	c, err := p.clientEP.Dial(l.ctx, p.serverEP.Addr(), p.clientCfg)
+	require.NoError(l, err)
+	require.False(l, c.State().HandshakeComplete)
+	most := c.State().MaxDatagram
+	require.Positive(l, most)
+	var asking sync.WaitGroup
+	asking.Go(func() { // until the handshake is complete, or the connection has ended
+		for !c.State().HandshakeComplete && c.Context().Err() == nil {
+			time.Sleep(oneWay / 20)
+		}
+	})
+	require.NoError(l, c.Handshake(l.ctx))
+	asking.Wait()
+	require.GreaterOrEqual(l, c.State().MaxDatagram, most)
 }
 
 func testResume(l *lab) {
