@@ -28,6 +28,7 @@ type serveConfig struct {
 	Certificate certificateConfig `yaml:"certificate"`
 	Listen      listenConfig      `yaml:"listen"`
 	Access      accessConfig      `yaml:"access"`
+	Store       storeConfig       `yaml:"store"`
 	Limits      limitsConfig      `yaml:"limits"`
 	Quotas      quotasConfig      `yaml:"quotas"`
 	Timeouts    timeoutsConfig    `yaml:"timeouts"`
@@ -115,6 +116,7 @@ func defaults() serveConfig {
 			Drain:         10 * time.Second,
 			SessionExpiry: l.SessionExpiryMax,
 		},
+		Store:       defaultStore(),
 		SysInterval: 30 * time.Second,
 		Log:         logConfig{Level: "info", Format: "text"},
 	}
@@ -135,6 +137,7 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Certificate.Cert, "cert", c.Certificate.Cert, "PEM file with the certificate chain (default: a self-signed one, made at start)")
 	fs.StringVar(&c.Certificate.Key, "key", c.Certificate.Key, "PEM file with the certificate's private key")
 	c.Access.bind(fs)
+	c.Store.bind(fs)
 	fs.IntVar(&c.Limits.MaxConnections, "max-connections", c.Limits.MaxConnections, "clients at once, 0 for no limit")
 	fs.IntVar(&c.Limits.QueueBytes, "queue-bytes", c.Limits.QueueBytes, "bytes that may wait for one client")
 	fs.Uint32Var(&c.Limits.MaximumPacketSize, "maximum-packet-size", c.Limits.MaximumPacketSize, "bytes of the largest packet a client may send")
@@ -272,6 +275,9 @@ func (c *serveConfig) resolve() error {
 	}
 	if k := c.Timeouts.KeepAlive; k < 0 || k > 65535*time.Second || k%time.Second != 0 {
 		return fmt.Errorf("--keep-alive %v: must be whole seconds, up to 65535", k)
+	}
+	if err := c.Store.check(); err != nil {
+		return err
 	}
 	_, err := c.Log.level()
 	if err != nil {

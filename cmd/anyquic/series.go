@@ -126,7 +126,7 @@ func quicBy(f func(*quicmeter.Stats) map[string]uint64) func(*figures, emit) {
 const tlsListener = "tls"
 
 // allSeries are the series, in the order of the documentation.
-var allSeries = slices.Concat(programSeries, connectionSeries, messageSeries, sessionSeries, quicSeries)
+var allSeries = slices.Concat(programSeries, connectionSeries, messageSeries, sessionSeries, storeSeries, quicSeries)
 
 var programSeries = []series{
 	{"build_info", gauge, []string{"version", "go", "engine"}, "Always 1; the labels say what runs.", func(s *figures, e emit) {

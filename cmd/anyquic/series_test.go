@@ -339,6 +339,7 @@ func TestEverySeriesHasAnActionThatMovesIt(t *testing.T) {
 	for _, m := range quicMoves {
 		add(m.how)
 	}
+	add(storeFigures)
 	for _, s := range allSeries {
 		require.Contains(t, tested, s.name)
 	}

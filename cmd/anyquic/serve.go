@@ -39,10 +39,11 @@ The port of --wss takes WebSocket on HTTP/1.1 and HTTP/2 by TCP, and WebSocket o
 HTTP/3 and WebTransport by UDP; the last two work on the port of --quic as well.
 
 Without flags it listens on loopback only, with a self-signed certificate made
-at start, and keeps its state in memory. On other addresses clients must say who
-they are, by --users, --jwks, --client-ca or --auth-http, unless --allow-anonymous
-opens the broker to everyone. Every setting is a flag and a key of the YAML file that
---config names; a flag wins over the file.
+at start, and keeps its state in memory; with --store DIR it keeps what must last in
+a folder, and acknowledges nothing before it is on the disk. On other addresses
+clients must say who they are, by --users, --jwks, --client-ca or --auth-http, unless
+--allow-anonymous opens the broker to everyone. Every setting is a flag and a key of
+the YAML file that --config names; a flag wins over the file.
 
 SIGTERM and SIGINT drain: /healthz says 503, clients are told (DISCONNECT 0x8B, or 0x9C
 with --server-reference) and have --drain-timeout to go; a second signal ends the
@@ -56,6 +57,7 @@ logged and everything stays as it was.`,
   anyquic serve --tcp off --wss off --quic :14567
   anyquic serve --wss :443 --origins https://app.example.com
   anyquic serve --server-reference b.example.com:8883 --drain-timeout 60s
+  anyquic serve --store /var/lib/anyquic
   anyquic serve --config broker.yaml --check`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -116,10 +118,16 @@ func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert
 		return err
 	}
 	defer guard.close()
+	var st io.Closer
+	defer func() { closeStore(st, cfg.Log.logger(stderr)) }() // after the broker
 	ops, err := newOperations(cfg, quic, &cert, stderr, func(log *slog.Logger) (*broker.Broker, error) {
 		bc := cfg.brokerConfig()
 		bc.Logger = log
 		guard.guard(bc, cfg.Access.Timeout)
+		var err error
+		if st, err = cfg.Store.open(bc, log); err != nil {
+			return nil, err
+		}
 		return broker.New(bc)
 	})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -162,15 +163,15 @@ func (f *faithful) complete(id uint16, code packet.ReasonCode) {
 	}
 }
 
-// together runs clients on b until all are done, or until stop is closed, which
+// together runs clients on a broker until all are done, or until stop is closed, which
 // cuts their connections. It reports whether they are done.
-func together(t testing.TB, b *broker.Broker, stop <-chan struct{}, clients ...*faithful) bool {
+func together(t testing.TB, dial func() *peer, stop <-chan struct{}, clients ...*faithful) bool {
 	t.Helper()
 	var wg sync.WaitGroup
 	errs := make([]error, len(clients))
 	var subscribers, none sync.WaitGroup
 	for _, f := range clients {
-		f.conn = dial(t, b)
+		f.conn = dial()
 		f.online, f.after = func() {}, &subscribers
 		if f.filter != "" {
 			subscribers.Add(1)
@@ -198,7 +199,7 @@ func together(t testing.TB, b *broker.Broker, stop <-chan struct{}, clients ...*
 		if errs[i] != nil {
 			select {
 			case <-stop:
-			default:
+			case <-time.After(10 * time.Second): // nobody stopped anything
 				require.NoError(t, errs[i], f.id)
 			}
 			return false
@@ -254,6 +255,7 @@ func crashAt(t *testing.T, n int, torn bool, queue int) bool {
 	}
 	b, err := broker.New(cfg())
 	require.NoError(t, err)
+	pipe := func() *peer { return dial(t, b) }
 	crashed := false
 	crash := func() {
 		next := m.Restart(nil)
@@ -268,7 +270,7 @@ func crashAt(t *testing.T, n int, torn bool, queue int) bool {
 	subs := []*faithful{newFaithful(t, "live"), newFaithful(t, "away")}
 	live, away := subs[0], subs[1]
 	live.filter, away.filter = "t/#", "t/#"
-	for !together(t, b, stopped, live, away) {
+	for !together(t, pipe, stopped, live, away) {
 		crash()
 	}
 	pubs := []*faithful{newFaithful(t, "p"), newFaithful(t, "q")}
@@ -280,10 +282,10 @@ func crashAt(t *testing.T, n int, torn bool, queue int) bool {
 	if queue > 0 {
 		all = append(all, away) // the queue would not hold what comes while it is away
 	}
-	for !together(t, b, stopped, all...) {
+	for !together(t, pipe, stopped, all...) {
 		crash()
 	}
-	for !together(t, b, stopped, away) {
+	for !together(t, pipe, stopped, away) {
 		crash()
 	}
 	over.Store(true)
