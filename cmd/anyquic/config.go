@@ -54,6 +54,7 @@ type listenConfig struct {
 	WSPath  string `yaml:"ws-path"`
 	Origins string `yaml:"origins"` // with commas
 	HTTP3   bool   `yaml:"http3"`   // on the UDP ports of WSS and QUIC
+	Early   string `yaml:"early-data"`
 	QUIC    string `yaml:"quic"`
 	Metrics string `yaml:"metrics"`
 }
@@ -94,7 +95,7 @@ func defaults() serveConfig {
 	l := b.Limits
 	return serveConfig{
 		Host:   "127.0.0.1",
-		Listen: listenConfig{WS: off, WSPath: mqttweb.Path, HTTP3: true, Metrics: "127.0.0.1:9090"},
+		Listen: listenConfig{WS: off, WSPath: mqttweb.Path, HTTP3: true, Early: "connect", Metrics: "127.0.0.1:9090"},
 		Access: accessConfig{JWTUser: "sub", ClientName: "cn", Timeout: b.HookTimeout},
 		Limits: limitsConfig{
 			MaxConnections:    100_000,
@@ -134,6 +135,7 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.Listen.HTTP3, "http3", c.Listen.HTTP3, "WebSocket on HTTP/3 and WebTransport, on the UDP ports of --wss and --quic")
 	fs.StringVar(&c.Listen.QUIC, "quic", c.Listen.QUIC, `MQTT on QUIC, HOST:PORT or "off" (default HOST:14567, UDP)`)
 	fs.StringVar(&c.Listen.Metrics, "metrics", c.Listen.Metrics, `Prometheus /metrics, /healthz and, from this machine, /debug/clients; HOST:PORT or "off"`)
+	fs.StringVar(&c.Listen.Early, "early-data", c.Listen.Early, "what of 0-RTT data on --quic takes effect before the handshake: off (it is refused), connect (nothing), idempotent or all")
 	fs.StringVar(&c.Certificate.Cert, "cert", c.Certificate.Cert, "PEM file with the certificate chain (default: a self-signed one, made at start)")
 	fs.StringVar(&c.Certificate.Key, "key", c.Certificate.Key, "PEM file with the certificate's private key")
 	c.Access.bind(fs)
@@ -235,6 +237,9 @@ func (c *serveConfig) resolve() error {
 	}
 	if len(c.Listen.WSPath) == 0 || c.Listen.WSPath[0] != '/' {
 		return fmt.Errorf("--ws-path %q does not start with /", c.Listen.WSPath)
+	}
+	if _, err := parseEarly(c.Listen.Early); err != nil {
+		return err
 	}
 	if (c.Certificate.Cert == "") != (c.Certificate.Key == "") {
 		return errors.New("--cert and --key go together: one of them is missing")

@@ -67,6 +67,7 @@ type connectFlags struct {
 	follow bool
 
 	queueFlags
+	streamFlags
 }
 
 func (f *connectFlags) bind(fs *pflag.FlagSet) {
@@ -91,6 +92,7 @@ func (f *connectFlags) bind(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.follow, "follow", false, "go to the server that the broker names in its place")
 	fs.StringVar(&f.tickets, "tickets", "", "file that keeps TLS sessions, on TCP and QUIC, for the next command to resume")
 	f.queueFlags.bind(fs)
+	f.streamFlags.bind(fs)
 }
 
 // config returns the client's configuration for urls and those of --url.
@@ -156,6 +158,9 @@ func (f *connectFlags) config(cmd *cobra.Command, urls []string) (*client.Config
 		cfg.Will = &packet.Will{Topic: f.willTopic, Payload: []byte(f.willPayload), QoS: packet.QoS(f.willQoS), Retain: f.willRetain}
 	}
 	if err := f.resume(cfg, quic); err != nil {
+		return nil, err
+	}
+	if err := f.streamFlags.apply(cfg); err != nil {
 		return nil, err
 	}
 	return cfg, f.queueFlags.apply(cfg)

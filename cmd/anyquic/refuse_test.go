@@ -70,6 +70,8 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		"argument":                    {[]string{"serve", "now"}, "now"},
 		"engine":                      {[]string{"serve", "--engine", "msquic"}, `"msquic" is not compiled in`},
 		"engine of a client":          {[]string{"mqtt", "pub", "mqtt://x", "--engine", "msquic", "-t", "a", "-m", "b"}, `"msquic" is not compiled in`},
+		"early data":                  {only("--quic", "127.0.0.1:0", "--early-data", "some"), `--early-data "some"`},
+		"streams":                     {[]string{"mqtt", "pub", "mqtt+quic://x", "--streams", "hash:10", "-t", "a", "-m", "b"}, "N from 1 to 9"},
 		"tcp port in use":             {only("--tcp", inUse.Addr().String()), "--tcp " + inUse.Addr().String() + ": listen tcp"},
 		"udp port in use":             {only("--quic", udpInUse.LocalAddr().String()), "--quic " + udpInUse.LocalAddr().String()},
 		"wss port in use":             {only("--wss", inUse.Addr().String()), "--wss " + inUse.Addr().String()},

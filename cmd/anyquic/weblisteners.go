@@ -118,7 +118,11 @@ func (w *webListeners) secure(name, addr string) (*listener, error) {
 // sharedQUIC opens a UDP port for MQTT over QUIC and, for clients that negotiate
 // HTTP/3, for what that carries.
 func (w *webListeners) sharedQUIC(name, addr string) (*listener, error) {
-	config := &mqttquic.ListenConfig{TLS: w.tls, Options: transport.Options{MaxConns: w.cfg.Limits.MaxConnections}}
+	early, err := parseEarly(w.cfg.Listen.Early)
+	if err != nil {
+		return nil, err
+	}
+	config := &mqttquic.ListenConfig{TLS: w.tls, EarlyData: early, Options: transport.Options{MaxConns: w.cfg.Limits.MaxConnections}}
 	if !w.cfg.Listen.HTTP3 {
 		ln, err := mqttquic.ListenAddr(w.quic(name), addr, config)
 		if err != nil {
