@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"io"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,8 @@ type conn struct {
 	out        outlet
 	goroutines sync.WaitGroup // writers and data streams
 
+	remote netip.AddrPort // that was seen last; guarded by client.mu
+
 	data map[mqtt.StreamID]*outlet // guarded by client.mu; nil on carriers without streams
 
 	// guarded by client.mu:
@@ -69,7 +72,8 @@ type inlet struct {
 	publish packet.Publish   // decoded into again and again
 	fx      []session.Effect // reused
 	flow    flow
-	end     error // of a data stream: why it is read no further; nil: that is our doing
+	remote  netip.AddrPort // the client's address, as far as seen here
+	end     error          // of a data stream: why it is read no further; nil: that is our doing
 }
 
 // An outlet is the writing side of a stream.
@@ -222,6 +226,9 @@ func (in *inlet) read() {
 		}
 		if !ready {
 			in.src.now = time.Now()
+			if err == nil && canMove(cn.link.Carrier()) {
+				in.follow()
+			}
 		}
 		if err != nil {
 			in.failed(err)

@@ -17,6 +17,12 @@ import (
 // withBroker is simulate with a broker that serves the listener.
 func withBroker(t *testing.T, cfg *broker.Config, f func(w *world)) {
 	t.Helper()
+	withBrokerStats(t, cfg, func(w *world, _ *broker.Broker) { f(w) })
+}
+
+// withBrokerStats is withBroker for tests that look at the broker.
+func withBrokerStats(t *testing.T, cfg *broker.Config, f func(w *world, b *broker.Broker)) {
+	t.Helper()
 	simulate(t, nil, func(w *world, e transport.Transport) {
 		b, err := broker.New(cfg)
 		require.NoError(w, err)
@@ -26,7 +32,7 @@ func withBroker(t *testing.T, cfg *broker.Config, f func(w *world)) {
 			require.NoError(w, b.Close())
 			require.NoError(w, <-served)
 		}()
-		f(w)
+		f(w, b)
 	})
 }
 
