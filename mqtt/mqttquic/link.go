@@ -130,9 +130,9 @@ type stream struct {
 // takes nothing more: to a reader it is as if the peer had reset it.
 func newStream(ts transport.Stream, l *Link) *stream {
 	s := &stream{Stream: ts, link: l}
-	ctx := ts.Context()
-	context.AfterFunc(ctx, func() {
-		if e, ok := errors.AsType[*transport.StreamError](context.Cause(ctx)); ok && e.Remote {
+	context.AfterFunc(ts.Context(), func() {
+		// Close says why the direction has ended.
+		if e, ok := errors.AsType[*transport.StreamError](ts.Close()); ok && e.Remote {
 			s.stopped.CompareAndSwap(nil, e)
 			ts.CancelRead(e.Code)
 		}
