@@ -30,6 +30,13 @@
 //
 // Subscriptions are made again if the server has lost them.
 //
+// # Streams
+//
+// On QUIC and WebTransport Config.Streams spreads topics over several streams, which
+// delay each other no more. One that is lost is opened again; what was on it and
+// not acknowledged is sent again, and its subscriptions are made again. [StreamPolicy]
+// says what that means for servers that keep a session for each stream.
+//
 // # Handlers
 //
 // Handlers and the functions of [Config] are called by one goroutine, in order,

@@ -142,7 +142,7 @@ func (w *world) overTLS(b *broker.Broker, id string) *mqttPeer {
 	w.Helper()
 	x, y := net.Pipe()
 	w.Cleanup(func() { x.Close(); y.Close() })
-	go b.ServeLink(w.Context(), mqtt.NewConnLink(tls.Server(y, w.serverTLS), mqtt.TLS)) //nolint:errcheck // ends with the pipe, and says so
+	go b.ServeLink(w.Context(), mqtt.NewConnLink(tls.Server(y, w.serverTLS), mqtt.TLS)) // ends with the pipe
 	s, err := mqtt.NewConnLink(tls.Client(x, w.clientTLS), mqtt.TLS).OpenStream(w.Context())
 	require.NoError(w, err)
 	p := w.mqttPeer(s)

@@ -36,7 +36,7 @@ func split(src io.Reader) (all []packet.Packet, bad bool) {
 	for {
 		h, body, err := r.Next()
 		if err != nil {
-			return all, err != io.EOF //nolint:errorlint // what Next returns itself
+			return all, err != io.EOF
 		}
 		p, err := packet.Decode(h, bytes.Clone(body), packet.V5)
 		if err != nil {
