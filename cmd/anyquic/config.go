@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/anyquic/anyquic/mqtt/broker"
+	"github.com/anyquic/anyquic/mqtt/faultlink"
 	"github.com/anyquic/anyquic/mqtt/mqttweb"
 	"github.com/anyquic/anyquic/mqtt/session"
 )
@@ -39,6 +40,8 @@ type serveConfig struct {
 
 	// ServerReference is where clients are told to go when the broker drains.
 	ServerReference string `yaml:"server-reference"`
+
+	faults *faultlink.Source // nil: none; see faultFlags
 }
 
 type certificateConfig struct {

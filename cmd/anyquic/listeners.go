@@ -49,10 +49,10 @@ func listeners(cfg *serveConfig, b *broker.Broker, ops *operations, log *slog.Lo
 		open       func(name, addr string) (*listener, error)
 	}{
 		{"tcp", cfg.Listen.TCP, func(name, addr string) (*listener, error) {
-			return listenStream(name, addr, nil, "mqtt", func(ln net.Listener) error { return b.Serve(ln, mqtt.TCP) })
+			return listenStream(name, addr, nil, "mqtt", func(ln net.Listener) error { return cfg.serveConns(b, ln, mqtt.TCP) })
 		}},
 		{"tls", cfg.Listen.TLS, func(name, addr string) (*listener, error) {
-			return listenStream(name, addr, config, "mqtts", func(ln net.Listener) error { return b.Serve(ln, mqtt.TLS) })
+			return listenStream(name, addr, config, "mqtts", func(ln net.Listener) error { return cfg.serveConns(b, ln, mqtt.TLS) })
 		}},
 		{"ws", cfg.Listen.WS, web.plain},
 		{"wss", cfg.Listen.WSS, web.secure},

@@ -30,6 +30,7 @@ func newServe() *cobra.Command {
 	var file string
 	var check, asJSON bool
 	bound := defaults()
+	var faults faultFlags
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run an MQTT broker on TCP, TLS, WebSocket, QUIC and WebTransport",
@@ -65,6 +66,9 @@ logged and everything stays as it was.`,
 			if err != nil {
 				return err
 			}
+			if cfg.faults, err = faults.source(); err != nil {
+				return err
+			}
 			quic, err := engine.Lookup(cfg.Engine)
 			if err != nil {
 				return err
@@ -92,6 +96,7 @@ logged and everything stays as it was.`,
 	}
 	cmd.Flags().SortFlags = false
 	bound.bind(cmd.Flags())
+	faults.bind(cmd.Flags())
 	cmd.Flags().StringVar(&file, "config", "", "YAML file with settings; see --check for its keys")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the listeners as one JSON object when they are open")
 	cmd.Flags().BoolVar(&check, "check", false, "print the effective configuration as YAML and exit")
@@ -144,6 +149,12 @@ func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert
 	}
 	open, err := listeners(cfg, b, ops, log)
 	if err != nil {
+		return err
+	}
+	if err := cfg.checkFaults(open); err != nil {
+		for _, l := range open {
+			err = errors.Join(err, ignoreClosed(l.close()))
+		}
 		return err
 	}
 	if err := announce(open); err != nil {

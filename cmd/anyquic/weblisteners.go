@@ -40,7 +40,7 @@ func (w *webListeners) handler() (*mqttweb.Listener, http.Handler) {
 // serve runs f, which serves HTTP, with the broker behind it.
 func (w *webListeners) serve(web *mqttweb.Listener, f func() error) error {
 	var g errgroup.Group
-	g.Go(func() error { return ignoreClosed(w.broker.ServeLinks(web)) }) // ends with the broker, or web
+	g.Go(func() error { return ignoreClosed(w.cfg.serveLinks(w.broker, web)) }) // ends with the broker, or web
 	g.Go(func() error {
 		defer web.Close()
 		return f()
@@ -159,7 +159,7 @@ func (w *webListeners) quicListener(name string, ln *mqttquic.Listener) *listene
 		name:  name,
 		addr:  ln.Addr(),
 		url:   mqttquic.Scheme + "://" + dialable(ln.Addr()),
-		serve: func() error { return w.broker.ServeLinks(ln) },
+		serve: func() error { return w.cfg.serveLinks(w.broker, ln) },
 		close: ln.Close,
 	}
 }
