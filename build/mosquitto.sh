@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints a folder with mosquitto_pub and mosquitto_sub that speak WebSocket
+# Prints a folder with mosquitto_pub, mosquitto_sub and mosquitto_rr that speak WebSocket
 # (mosquitto 2.1 or newer), for the tests with foreign clients.
 #
 # An installed one that is new enough is taken as it is. Otherwise, on Debian and
@@ -10,7 +10,7 @@
 set -euo pipefail
 
 say() { printf '%s\n' "$*" >&2; }
-speaks_ws() { [[ $("$1/mosquitto_pub" --help 2>/dev/null) == *--ws* ]]; }
+speaks_ws() { [[ $("$1/mosquitto_pub" --help 2>/dev/null) == *--ws* ]] && [ -x "$1/mosquitto_rr" ]; }
 
 if installed=$(command -v mosquitto_pub) && speaks_ws "$(dirname "$installed")"; then
 	dirname "$installed"
@@ -56,7 +56,7 @@ libs=$(dirname "$(find "$work/files" -name 'libmosquitto.so.1' -print -quit)")
 /sbin/ldconfig -n "$libs"
 
 mkdir -p "$work/bin"
-for program in mosquitto_pub mosquitto_sub; do
+for program in mosquitto_pub mosquitto_sub mosquitto_rr; do
 	printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$cache/files${libs#"$work/files"}" "$cache/files/usr/bin/$program" >"$work/bin/$program"
 	chmod 755 "$work/bin/$program"
 done

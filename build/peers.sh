@@ -3,12 +3,13 @@
 #
 #   peers.sh         for make test: aioquic-python, a Python that has aioquic, and
 #                    Debian's gtlsserver and gtlsclient, which are ngtcp2's, and
-#                    the web-... programs of peers-web.sh
+#                    the web-... programs of peers-web.sh, and mqttjs-node, a
+#                    Node.js that has mqtt.js
 #   peers.sh bench   for make bench: osslserver and osslclient, ngtcp2's own examples
 #                    on the very libraries in build/out
 #
 # They are kept in a cache outside the tree; nothing is installed on the machine
-# but, as root on Debian, Python. Packages come by pip and apt as those are
+# but, as root on Debian, Python and Node.js. Packages come by pip, npm and apt as those are
 # configured, which verify them; they are unpacked, not installed. What is done goes
 # to standard error. What cannot be had is named, with the reason, and the status is
 # 1; the folder is printed if anything is in it.
@@ -85,6 +86,35 @@ get_aioquic() {
 	printf '#!/bin/sh\nexec "%s/bin/python" "$@"\n' "$dir" >"$tmp/aioquic-python"
 	chmod 755 "$tmp/aioquic-python"
 	mv "$tmp/aioquic-python" "$cache/peers/"
+}
+
+# get_mqttjs installs what tests/interop/testdata/mqttjs/package-lock.json has, which
+# npm verifies.
+get_mqttjs() {
+	local lock=$here/../tests/interop/testdata/mqttjs name
+	name=mqttjs-$(cat "$lock"/package*.json | sha256sum | cut -c 1-16)
+	if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+		if ! on_debian || [ "$(id -u)" != 0 ]; then
+			say "left out: mqtt.js needs Node.js 18 or newer with npm: apt-get install nodejs npm"
+			return 1
+		fi
+		say "installing nodejs and npm, for mqtt.js"
+		quietly apt-get update && quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nodejs npm || return 1
+	fi
+	if [ ! -d "$cache/$name/node_modules/mqtt" ]; then
+		say "installing mqtt.js into $cache/$name"
+		mkdir "$tmp/$name"
+		cp "$lock"/package.json "$lock"/package-lock.json "$tmp/$name/"
+		if ! (cd "$tmp/$name" && quietly npm ci --ignore-scripts --no-audit --no-fund); then
+			say "left out: mqtt.js could not be installed with npm"
+			return 1
+		fi
+		publish "$name"
+	fi
+	mkdir -p "$cache/peers"
+	printf '#!/bin/sh\nNODE_PATH="%s" exec node "$@"\n' "$cache/$name/node_modules" >"$tmp/mqttjs-node"
+	chmod 755 "$tmp/mqttjs-node"
+	mv "$tmp/mqttjs-node" "$cache/peers/"
 }
 
 # runs PROGRAM reports whether a program of ngtcp2's starts here.
@@ -209,6 +239,7 @@ test)
 	get_aioquic || status=1
 	get_gtls || status=1
 	get_web || status=1
+	get_mqttjs || status=1
 	[ ! -d "$cache/peers" ] || printf '%s\n' "$cache/peers"
 	exit $status
 	;;

@@ -10,7 +10,7 @@
 #
 # What is missing on this machine is installed if this is root on Debian or Ubuntu:
 # a C compiler, what the C libraries are built with (see deps.sh), the mosquitto
-# clients (see mosquitto.sh), foreign QUIC and HTTP/3 peers (see peers.sh). Otherwise this
+# clients (see mosquitto.sh), foreign QUIC and HTTP/3 peers and mqtt.js (see peers.sh). Otherwise this
 # script says what is missing; what it can do without it leaves out, but in CI
 # (CI=true) that is a failure. It ends with the conformance matrix of each build and
 # with the foreign peers, those that ran and those that did not.

@@ -19,6 +19,8 @@ import (
 var providers = map[string]string{
 	"mosquitto_pub":  "build/mosquitto.sh",
 	"mosquitto_sub":  "build/mosquitto.sh",
+	"mosquitto_rr":   "build/mosquitto.sh",
+	"mqttjs-node":    "build/peers.sh",
 	"aioquic-python": "build/peers.sh",
 	"gtlsclient":     "build/peers.sh",
 	"gtlsserver":     "build/peers.sh",
