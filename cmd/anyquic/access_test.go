@@ -22,6 +22,7 @@ import (
 	"github.com/anyquic/anyquic/mqtt/broker"
 	"github.com/anyquic/anyquic/mqtt/client"
 	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/transport/engine"
 )
 
 // userLine returns what `anyquic mqtt passwd` prints.
@@ -268,4 +269,43 @@ func TestAccessIsReadAgainWithoutEndingAConnection(t *testing.T) {
 	require.Error(t, err)
 	require.NoError(t, b.Close())
 	require.NoError(t, <-served)
+}
+
+func TestSeriesOfAccessAndQuotasMove(t *testing.T) {
+	s := startServe(t, "--users", writeFile(t, "users", userLine(t, "alice", "of alice")), "--acl", writeFile(t, "rules", "allow both open/#\n"),
+		"--auth-http", "http://127.0.0.1:1/", "--connections-per-listener", "1", "--message-rate", "10")
+	try := func(want packet.ReasonCode, user, password string) {
+		t.Helper()
+		_, err := client.Dial(t.Context(), &client.Config{URL: s.url("ws"), Dialers: dialers(engine.Default()), Username: user, Password: []byte(password)})
+		var refused *client.ConnectError
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, want, refused.Code)
+	}
+	alone := func() {
+		t.Helper()
+		require.Eventually(t, func() bool { return s.scrape(t)[`mqtt_connections{carrier="ws"}`] == 0 }, 20*time.Second, 5*time.Millisecond)
+	}
+	try(packet.BadUserNameOrPassword, "alice", "wrong")
+	alone()
+	try(packet.ServerUnavailable, "mallory", "nobody listens there")
+	alone()
+	c, err := client.Dial(t.Context(), &client.Config{URL: s.url("ws"), Dialers: dialers(engine.Default()), Username: "alice", Password: []byte("of alice")})
+	require.NoError(t, err)
+	defer c.Close()
+	try(packet.ServerBusy, "alice", "of alice")
+	_, err = c.Subscribe(t.Context(), nil, packet.Subscription{Filter: "closed/x"})
+	require.Error(t, err)
+	for range 15 {
+		_, err = c.Publish(t.Context(), &packet.Publish{Topic: "open/x"})
+		require.NoError(t, err)
+	}
+	_, err = c.Publish(t.Context(), &packet.Publish{Topic: "closed/x", QoS: 1})
+	require.Error(t, err)
+	m := s.scrape(t)
+	require.EqualValues(t, 2, m[`mqtt_denied_total`])
+	require.EqualValues(t, 1, m[`mqtt_hooks_failed_total`])
+	require.EqualValues(t, 1, m[`mqtt_subscriptions_denied_total`])
+	require.EqualValues(t, 1, m[`mqtt_messages_dropped_total{reason="denied"}`])
+	require.EqualValues(t, 1, m[`mqtt_connections_above_quota_total{limit="listener"}`])
+	require.Positive(t, m[`mqtt_clients_throttled_total`])
 }
