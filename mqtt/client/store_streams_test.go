@@ -173,7 +173,7 @@ func TestAReceptionOnADataStreamIsRecognisedAfterARestart(t *testing.T) {
 		l = again
 		return m
 	}
-	m = restore()
+	_ = restore()
 	m = restore() // also from a snapshot
 	require.False(t, arrive(m, mqtt.ControlStream, 1, true), "it was delivered")
 	require.True(t, arrive(m, mqtt.ControlStream, 2, false), "another message")
