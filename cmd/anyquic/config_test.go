@@ -51,7 +51,7 @@ func TestWithoutFlagsOnlyLoopbackIsOpened(t *testing.T) {
 	cfg := defaults()
 	require.NoError(t, cfg.resolve())
 	require.Equal(t, listenConfig{
-		TCP: "127.0.0.1:1883", TLS: "127.0.0.1:8883", WS: off, WSS: "127.0.0.1:8443", WSPath: "/mqtt", HTTP3: true,
+		TCP: "127.0.0.1:1883", TLS: "127.0.0.1:8883", WS: off, WSS: "127.0.0.1:8443", WSPath: "/mqtt", HTTP3: true, Early: "connect",
 		QUIC: "127.0.0.1:14567", Metrics: "127.0.0.1:9090",
 	}, cfg.Listen)
 }
