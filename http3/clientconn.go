@@ -229,6 +229,7 @@ func (cc *clientConn) open(ctx context.Context, x *exchange) error {
 		return errRetired
 	}
 	x.s = cc.newStream(qs)
+	x.s.holdCodec()
 	x.s.ended = func() { cc.release(x) }
 	cc.active[x] = struct{}{}
 	return nil

@@ -58,9 +58,13 @@ type Conn struct {
 	ext    *Extensions
 
 	codecName string // of codecs
+	decoding  decoding
 
 	settled chan struct{} // closed when peer is set
 	peer    Settings      // of the peer
+
+	uniReads sync.WaitGroup // of readUni, but for what extensions take over
+	heard    chan struct{}  // closed when the connection has ended and what it left is read
 
 	ownLock chan struct{} // has a value while the own streams are written
 	own     [ownStreams]transport.SendStream
@@ -82,7 +86,7 @@ type Conn struct {
 func newConn(qc transport.Conn, client bool, maxFieldSection uint64, ext *Extensions) *Conn {
 	c := &Conn{
 		qc: qc, client: client, ext: ext, ownLock: make(chan struct{}, 1),
-		settled: make(chan struct{}), draining: make(chan struct{}),
+		settled: make(chan struct{}), draining: make(chan struct{}), heard: make(chan struct{}),
 	}
 	c.datagrams.on = qc.State().MaxDatagram > 0
 	c.codec, c.codecName = newCodec(codecConfig{
@@ -112,8 +116,10 @@ func (c *Conn) start() {
 	})
 	c.wg.Go(func() {
 		c.acceptUni()
+		c.uniReads.Wait()
+		close(c.heard)
 		c.endLate() // the connection has ended
-		c.codec.end()
+		c.endCodec()
 	})
 	if c.datagrams.on {
 		c.wg.Go(c.receiveDatagrams)
@@ -278,41 +284,48 @@ func (c *Conn) acceptUni() {
 		if err != nil {
 			return
 		}
-		c.wg.Go(func() { c.readUni(rs) }) // ends with the stream or the connection
+		c.uniReads.Add(1)
+		c.wg.Go(func() { // ends with the stream or the connection
+			if taken := c.readUni(rs); taken != nil {
+				taken()
+			}
+		})
 	}
 }
 
-func (c *Conn) readUni(rs transport.ReceiveStream) {
+// readUni reads a unidirectional stream to its end, or until it belongs to an
+// extension, which taken calls.
+func (c *Conn) readUni(rs transport.ReceiveStream) (taken func()) {
+	defer c.uniReads.Done()
 	id := rs.StreamID()
 	buf := make([]byte, 256)
 	var ev []event
 	for {
 		n, err := rs.Read(buf)
 		if err != nil && c.qc.Context().Err() != nil {
-			return
+			return nil
 		}
 		end := err != nil // EOF, or cancelled by the peer
 		var codecErr error
 		ev, codecErr = c.codec.receiveUni(id, buf[:n], end, ev[:0])
 		if e, ok := errors.AsType[*Error](codecErr); ok {
 			c.fail(e)
-			return
+			return nil
 		}
 		for _, e := range ev {
 			switch e.kind {
 			case eventIgnored:
 				// https://www.rfc-editor.org/rfc/rfc9114#section-6.2
 				rs.CancelRead(ErrStreamCreation)
-				return
+				return nil
 			case eventTaken:
-				c.ext.UniStreams[e.id](c, &restReceiveStream{rs, e.data})
-				return
+				return func() { c.ext.UniStreams[e.id](c, &restReceiveStream{rs, e.data}) }
 			default:
 				c.handle(e)
 			}
 		}
 		if end {
-			return
+			return nil
 		}
 	}
 }

@@ -115,6 +115,9 @@ func (x *exchange) run() (*http.Response, error) {
 			return resp, nil
 		}
 	}
+	if x.cc.qc.Context().Err() != nil {
+		<-x.cc.heard // there may have been a GOAWAY, which says that the request was not processed
+	}
 	untouched := x.bodyRead.CompareAndSwap(false, true) // sendBody may be about to start
 	if untouched {
 		x.bodySent.Store(true) // leaves the body for another attempt
@@ -476,6 +479,7 @@ func (x *exchange) response(h *responseHead) *http.Response {
 		return resp
 	}
 	x.s.counter.declared = h.contentLength
+	x.s.counted = h.contentLength >= 0 && resp.Trailer == nil
 	body := &responseBody{x: x}
 	resp.Body = body
 	if x.gzip && strings.EqualFold(h.header.Get("Content-Encoding"), "gzip") {

@@ -85,7 +85,8 @@ type lab struct {
 	http     *http.Client
 	shutdown func(context.Context) error
 	close    func() error
-	drop     func() // ends every connection, but not the server
+	link     func(transporttest.Link) // changes that of the server of HTTP/3
+	drop     func()                   // ends every connection, but not the server
 	log      logBuffer
 
 	clientConns, serverConns atomic.Int64 // of HTTP/3
@@ -187,7 +188,9 @@ func (l *lab) serve3(h http.Handler) {
 		l.check(c)
 		l.clientConns.Add(1)
 	}
-	newWorld(l.T, l.engine).start(srv, tr)
+	w := newWorld(l.T, l.engine)
+	w.start(srv, tr)
+	l.link = func(link transporttest.Link) { w.socket.Links(link, transporttest.Link{}) }
 	l.http = &http.Client{Transport: tr}
 	l.shutdown, l.close = srv.Shutdown, srv.Close
 	l.drop = func() {
@@ -232,6 +235,7 @@ func (b *logBuffer) String() string {
 type world struct {
 	*testing.T
 	net     *transporttest.Network
+	socket  *transporttest.Socket // the server's
 	ca      *testcert.CA
 	server  transport.Endpoint
 	client  transport.Endpoint
@@ -251,7 +255,8 @@ func newWorldBehind(t *testing.T, e transport.Transport, link transporttest.Link
 	t.Cleanup(w.net.Close)
 	access := transporttest.Link{Latency: oneWay}
 	var err error
-	w.server, err = e.Open(w.net.Socket(serverAddr, link, transporttest.Link{}), nil)
+	w.socket = w.net.Socket(serverAddr, link, transporttest.Link{})
+	w.server, err = e.Open(w.socket, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.server.Close()) })
 	w.client, err = e.Open(w.net.Socket(clientAddr, access, transporttest.Link{}), nil)

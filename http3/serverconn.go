@@ -178,6 +178,7 @@ func (c *serverConn) admit(s *Stream) bool {
 		c.idle.Stop()
 	}
 	c.streams[id] = s
+	s.holdCodec()
 	s.ended = func() { c.release(id) }
 	return true
 }

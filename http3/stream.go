@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -61,6 +62,7 @@ type Stream struct {
 	headRead bool  // what fails now comes after the head
 	readErr  error // every later Read returns it
 	counter  contentCounter
+	counted  bool              // the content ends where content-length says
 	trailers func(http.Header) // called with what came after the content
 
 	// Writing.
@@ -80,6 +82,7 @@ type Stream struct {
 	datagrams datagramQueue
 	endOnce   sync.Once
 	ended     func() // called once by end; nil: nothing to do
+	holds     bool   // the codec, until end: see holdCodec
 }
 
 func (c *Conn) newStream(qs transport.Stream) *Stream {
@@ -154,6 +157,7 @@ func (s *Stream) end() {
 	s.endOnce.Do(func() {
 		s.conn.forgetDatagrams(s)
 		s.codec.close()
+		s.releaseCodec()
 		if s.ended != nil {
 			s.ended()
 		}
@@ -168,6 +172,11 @@ func (s *Stream) feed(p []byte) error {
 	n, err := s.qs.Read(p)
 	fin := errors.Is(err, io.EOF)
 	if err != nil && !fin {
+		if n == 0 && s.complete(err) {
+			s.fed = true
+			s.events, s.next = append(s.events[:0], event{kind: eventEnd}), 0
+			return nil
+		}
 		err = wrap(err)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			s.readErr = err
@@ -188,6 +197,16 @@ func (s *Stream) feed(p []byte) error {
 		return s.fail(err)
 	}
 	return nil
+}
+
+// complete reports whether a message whose last byte was read can do without the end
+// of its stream, because the connection has ended instead. readMu is held.
+func (s *Stream) complete(err error) bool {
+	if !s.counted || s.fed || s.counter.declared < 0 || s.counter.end() != nil || s.conn.qc.Context().Err() == nil {
+		return false
+	}
+	_, cancelled := errors.AsType[*transport.StreamError](err)
+	return !cancelled && errors.Is(err, net.ErrClosed)
 }
 
 // fail ends the stream, or the connection, for what the peer did, or for what

@@ -36,6 +36,7 @@ import (
 	"iter"
 	"math"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"unsafe"
 )
@@ -64,12 +65,14 @@ var (
 	ErrClosed = fmt.Errorf("nghttp3: coder was closed: %w", net.ErrClosed)
 )
 
-// A Coder is the QPACK of one side of a connection. It must be closed.
+// A Coder is the QPACK of one side of a connection. It should be closed: the garbage
+// collector, which frees one that nobody has any more, does not know what is in C.
 type Coder struct {
 	c    *C.aq_h3_coder // nil after Close
-	text []byte         // of the fields that Add was given, and not yet encoded
-	lens []uint32       // of their names and values, in turns
-	big  bool           // a field does not fit
+	lost runtime.Cleanup
+	text []byte   // of the fields that Add was given, and not yet encoded
+	lens []uint32 // of their names and values, in turns
+	big  bool     // a field does not fit
 }
 
 // New makes a Coder whose decoder allows the peer a dynamic table of that many
@@ -79,12 +82,15 @@ func New(table uint32) (*Coder, error) {
 	if c == nil {
 		return nil, errors.New("nghttp3: out of memory")
 	}
-	return &Coder{c: c}, nil
+	coder := &Coder{c: c}
+	coder.lost = runtime.AddCleanup(coder, func(c *C.aq_h3_coder) { C.aq_h3_free(c) }, c)
+	return coder, nil
 }
 
 // Close frees what c has in C. It may be called more than once.
 func (c *Coder) Close() {
 	if c.c != nil {
+		c.lost.Stop()
 		C.aq_h3_free(c.c)
 		c.c = nil
 	}

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quic-go/qpack"
 	"github.com/stretchr/testify/require"
@@ -326,4 +328,16 @@ func BenchmarkCoder(b *testing.B) {
 			b.Fatal(err, n)
 		}
 	}
+}
+
+func TestACoderThatNobodyHasAnyMoreIsFreed(t *testing.T) {
+	settle := func() int64 { runtime.GC(); return Memory() }
+	before := settle()
+	for range 10 {
+		c, err := New(4096)
+		require.NoError(t, err)
+		require.NoError(t, c.Decode(0, []byte{0, 0, 0xd1}, 100))
+	}
+	require.Greater(t, Memory(), before)
+	require.Eventually(t, func() bool { return settle() <= before }, time.Minute, time.Millisecond)
 }

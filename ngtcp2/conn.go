@@ -101,6 +101,7 @@ type ending struct {
 	reason error
 	kind   capi.CloseKind
 	silent bool // the peer is told nothing
+	keeps  bool // what has arrived stays readable
 	forget bool // and may try again at once
 	code   uint64
 	text   string
@@ -360,7 +361,7 @@ func (c *conn) tearDown() {
 		}
 	}
 	c.sock.forget(c)
-	c.endStreams(end.reason)
+	c.endStreams(end)
 	if c.cc != nil {
 		c.keepSnapshot()
 		c.flushQLog()

@@ -192,7 +192,7 @@ func (c *conn) event(ev *capi.Event) {
 	case capi.PathValidated:
 		c.pathValidated(ev.Code == 1)
 	case capi.StatelessReset:
-		c.end(&ending{reason: transport.ErrStatelessReset, silent: true})
+		c.end(&ending{reason: transport.ErrStatelessReset, silent: true, keeps: true})
 	case capi.ClientHello:
 		c.hello = true
 	case capi.HandshakeCompleted:

@@ -46,12 +46,12 @@ func (c *conn) failure(err error) *ending {
 	}
 	switch e.Code {
 	case capi.ErrDraining:
-		return &ending{reason: c.peerClosed(), silent: true}
+		return &ending{reason: c.peerClosed(), silent: true, keeps: true}
 	case capi.ErrIdleClose:
 		if !c.complete.Load() {
 			return &ending{reason: transport.ErrHandshakeTimeout, silent: true}
 		}
-		return &ending{reason: transport.ErrIdleTimeout, silent: true}
+		return &ending{reason: transport.ErrIdleTimeout, silent: true, keeps: true}
 	case capi.ErrHandshakeTimeout:
 		return &ending{reason: transport.ErrHandshakeTimeout, silent: true}
 	case capi.ErrVersionNegotiation:

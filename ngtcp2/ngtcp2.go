@@ -40,6 +40,7 @@ func (engine) Features() transport.Features {
 		Datagrams:         true,
 		Migration:         true,
 		QLog:              true,
+		ReadAfterEnd:      true,
 		RawPublicKeys:     capi.TLSLibrary() == "openssl",
 		CongestionControl: append([]string(nil), congestionControls...),
 		Versions:          capi.Versions(),

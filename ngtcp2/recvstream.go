@@ -34,9 +34,13 @@ type recvStream struct {
 	rest     []byte      // guarded by mu; of the current chunk
 	consumed int         // guarded by mu; bytes that the library does not know are read
 	fin      bool        // guarded by mu; there is no more
+	over     error       // guarded by mu; why the connection has ended: rest is all that is left
+
+	left atomic.Pointer[remainder] // until adopt has it; set with c.mu
 
 	detached bool // guarded by c.mu: head is not nil, perhaps
 	ended    bool // guarded by c.mu: the direction has
+	kept     bool // guarded by c.mu: what had arrived has outlived the connection
 }
 
 // Read implements transport.ReceiveStream.
@@ -46,6 +50,9 @@ func (s *recvStream) Read(p []byte) (int, error) {
 		n, err := s.tryRead(p, &arrived)
 		if s.failed.Load() != nil {
 			s.release() // what failed it could not
+		}
+		if s.left.Load() != nil {
+			s.settle() // what kept it could not
 		}
 		if arrived == nil {
 			return n, err
@@ -58,6 +65,7 @@ func (s *recvStream) Read(p []byte) (int, error) {
 func (s *recvStream) tryRead(p []byte, arrived *<-chan struct{}) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.adopt()
 	if s.fin && len(s.rest) == 0 && len(p) > 0 {
 		return s.finish() // even if the deadline has passed
 	}
@@ -68,6 +76,9 @@ func (s *recvStream) tryRead(p []byte, arrived *<-chan struct{}) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if s.over != nil {
+		return s.readOver(p)
+	}
 	n := s.copy(p)
 	switch {
 	case len(s.rest) == 0:
@@ -75,6 +86,9 @@ func (s *recvStream) tryRead(p []byte, arrived *<-chan struct{}) (int, error) {
 		if err := s.refill(n == 0); err != nil && n == 0 {
 			s.wake()
 			return 0, err
+		}
+		if s.over != nil && n == 0 {
+			return s.readOver(p)
 		}
 		if n < len(p) && len(s.rest) > 0 {
 			n += s.copy(p[n:])
@@ -97,7 +111,7 @@ func (s *recvStream) tryRead(p []byte, arrived *<-chan struct{}) (int, error) {
 	if n == 0 { // and fin
 		return s.finish()
 	}
-	if len(s.rest) > 0 || s.fin {
+	if len(s.rest) > 0 || s.fin || s.over != nil {
 		s.wake() // there may be another reader
 	}
 	return n, nil
@@ -146,13 +160,20 @@ func (s *recvStream) refill(wait bool) error {
 	c := s.s.c
 	if wait {
 		if err := c.enterBefore(&s.deadline); err != nil {
-			return err
+			if end := c.ending.Load(); end == nil || !end.keeps {
+				return err
+			}
+			c.mu.Lock() // whoever has it tears the connection down
 		}
 	} else if !c.lockBriefly() {
 		return nil
 	}
 	defer c.unlock()
 	if r := c.reason(); r != nil {
+		c.tearDown()
+		if s.adopt(); s.over != nil {
+			return nil
+		}
 		return r
 	}
 	cs := s.s.cs
@@ -316,7 +337,8 @@ func (s *recvStream) settled() bool { return s.ended && !s.detached }
 // CancelRead implements transport.ReceiveStream.
 func (s *recvStream) CancelRead(code transport.ErrorCode) {
 	c := s.s.c
-	if c.lock() != nil {
+	if reason := c.lock(); reason != nil {
+		s.drop(reason)
 		return
 	}
 	defer c.unlock()

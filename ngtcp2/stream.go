@@ -167,9 +167,12 @@ func (s *stream) tryFree() bool {
 
 // endStreams ends all streams, and those who wait for one. The caller holds
 // c.mu.
-func (c *conn) endStreams(reason error) {
+func (c *conn) endStreams(end *ending) {
 	for _, s := range c.streams {
-		s.fail(reason)
+		if end.keeps && s.taken && s.recv != nil {
+			s.recv.keep(end.reason)
+		}
+		s.fail(end.reason)
 		s.cs = nil // freed with the connection
 	}
 	c.streams = nil
@@ -198,7 +201,7 @@ func (c *conn) rejectStreams() {
 
 // fail ends both directions. The caller holds c.mu.
 func (s *stream) fail(err error) {
-	if s.recv != nil {
+	if s.recv != nil && !s.recv.kept {
 		s.recv.fail(err)
 	}
 	if s.send != nil {

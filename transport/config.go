@@ -121,6 +121,7 @@ type Features struct {
 	ReliableReset bool `json:"reliableReset"` // RESET_STREAM_AT, for WebTransport
 	Migration     bool `json:"migration"`     // Conn.Migrate
 	QLog          bool `json:"qlog"`
+	ReadAfterEnd  bool `json:"readAfterEnd"`  // what a connection leaves behind can be read: see Conn
 	RawPublicKeys bool `json:"rawPublicKeys"` // RFC 7250
 
 	// CongestionControl lists the names that Config accepts, the default first.

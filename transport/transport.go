@@ -104,8 +104,15 @@ type Listener interface {
 // return the reason: an [*ApplicationError], a [*ProtocolError],
 // [ErrIdleTimeout], [ErrHandshakeTimeout] or [ErrStatelessReset].
 // All of them match [net.ErrClosed]. They do so also if their context is done too,
-// which the connection's own then is. What had arrived before and was not yet read
-// may be lost.
+// which the connection's own then is.
+//
+// What the peer has sent on a stream, and this side has not read when the connection
+// ends, stays readable where [Features].ReadAfterEnd says so, unless this side ended
+// the connection: Read returns all that had arrived in order, then io.EOF if the peer
+// had closed the stream and nothing before its end is missing, and else the reason.
+// It is no more than the connection's windows, and is freed when it was read,
+// by CancelRead, or with the stream. A stream that was not accepted
+// yet is lost, and so is, without that feature, all that was not yet read.
 type Conn interface {
 	// OpenStream opens a bidirectional stream. It waits until the peer allows
 	// one more. The peer learns of the stream when something is written to it
@@ -173,14 +180,16 @@ type Conn interface {
 type ReceiveStream interface {
 	// Read copies what has arrived and returns flow-control credit to the
 	// peer. It returns io.EOF after the peer has closed the stream, and a
-	// [*StreamError] after either side has cancelled it.
+	// [*StreamError] after either side has cancelled it. At the end of the
+	// connection it does what [Conn] says.
 	io.Reader
 
 	// StreamID returns the stream's number within the connection.
 	StreamID() StreamID
 
 	// CancelRead asks the peer to stop sending (STOP_SENDING) and makes Read
-	// fail. It does nothing once Read has returned io.EOF.
+	// fail. It does nothing once Read has returned io.EOF. After the end of the
+	// connection Read then fails with the reason for that.
 	CancelRead(code ErrorCode)
 
 	// SetReadDeadline bounds pending and future Reads. Zero removes the bound.

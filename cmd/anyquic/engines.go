@@ -100,6 +100,7 @@ func featureTable(infos []engineInfo) [][]string {
 		{"RESET_STREAM_AT", func(f transport.Features) string { return yesNo(f.ReliableReset) }},
 		{"active migration", func(f transport.Features) string { return yesNo(f.Migration) }},
 		{"qlog", func(f transport.Features) string { return yesNo(f.QLog) }},
+		{"unread data outlives the connection", func(f transport.Features) string { return yesNo(f.ReadAfterEnd) }},
 		{"raw public keys (RFC 7250)", func(f transport.Features) string { return yesNo(f.RawPublicKeys) }},
 		{"congestion control", func(f transport.Features) string { return strings.Join(f.CongestionControl, ", ") }},
 	}

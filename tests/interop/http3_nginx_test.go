@@ -352,6 +352,38 @@ func TestNoRequestFailsWhenNginxWantsNoMoreOnOneConnection(t *testing.T) {
 	})
 }
 
+// With its last answer on a connection nginx ends that: both can be read by the engine
+// before the answer is read from it. An engine without ReadAfterEnd then loses what
+// was not read; what is incomplete must not be taken for an answer.
+func TestNginxsLastAnswerOnAConnectionArrives(t *testing.T) {
+	const most, clients, n = 50, 4, 400
+	start := func(t *testing.T) (string, *identity) {
+		s := startNginx(t, most)
+		return s.addr, s.id
+	}
+	eachWebClient(t, start, func(t *testing.T, c webClient) {
+		errs := make(chan error, clients*n)
+		for range clients {
+			go func() { // ends with the last response, or the client's patience
+				for range n {
+					resp, got, err := c.do(http.MethodPost, "/echo", []byte("not idempotent"), http.Header{"User-Agent": {"a"}})
+					if err == nil && (resp.Proto != "HTTP/3.0" || string(got) != "POST /echo HTTP/3.0 h3 a") {
+						err = fmt.Errorf("%s, %q", resp.Proto, got)
+					}
+					errs <- err
+				}
+			}()
+		}
+		for range clients * n {
+			if err := <-errs; c.engine.Features().ReadAfterEnd {
+				require.NoError(t, err, "client %s, ALPN h3", c.engine.Name())
+			} else if err != nil {
+				require.ErrorIs(t, err, net.ErrClosed, "client %s, ALPN h3", c.engine.Name())
+			}
+		}
+	})
+}
+
 // nginx reads its configuration again: the process that serves a connection closes it
 // and ends, another takes over. While there are both, nginx gives packets
 // to either, which answers those that it does not know with a stateless reset; so the

@@ -50,7 +50,7 @@ var (
 func cases() []testCase {
 	return slices.Concat(
 		endpointCases, listenerCases, handshakeCases, optionCases, timeoutCases,
-		streamCases, cancelCases, limitCases, deadlineCases, closeCases,
+		streamCases, cancelCases, limitCases, deadlineCases, closeCases, afterEndCases,
 		datagramCases, earlyCases, tlsCases, lossCases, migrateCases, retryCases,
 		priorityCases, statsCases,
 	)
