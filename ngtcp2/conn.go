@@ -367,6 +367,7 @@ func (c *conn) tearDown() {
 		c.flushQLog()
 		c.cc.Free()
 		c.cc = nil
+		c.ep.trimmer.freed()
 	}
 	c.qlog.close()
 	if c.client {

@@ -37,6 +37,7 @@ type endpoint struct {
 	overtaking overtaking // early.go
 	stats      counters
 	group      group // goroutines that Close waits for
+	trimmer    trimmer
 
 	// listener is nil if there is none. It is read on the packet path, and set
 	// under mu.
@@ -78,6 +79,7 @@ func openWith(k *Knobs, pc net.PacketConn, opts *transport.Options) (*endpoint, 
 		tokenKey: opts.TokenKey,
 		conns:    make(map[*conn]struct{}),
 	}
+	e.trimmer.group = &e.group
 	var err error
 	if e.ids, err = newConnIDs(opts.ConnIDs); err != nil {
 		return nil, err
@@ -324,6 +326,7 @@ func (e *endpoint) Close() error {
 		l.stop()
 	}
 	e.closeConns()
+	e.trimmer.stop()
 	e.group.wait()
 	e.mu.Lock()
 	leftover := e.leftover

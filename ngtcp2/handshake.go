@@ -218,6 +218,7 @@ func (c *conn) releaseTLS() {
 	}
 	if c.confirmed {
 		c.cc.ReleaseTLS()
+		c.ep.trimmer.freed()
 	}
 	c.unlock()
 }

@@ -2,17 +2,10 @@
 
 #include "internal.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Before each allocation stands its size, so that what is freed can be
- * counted. The union keeps what follows aligned for anything. */
-typedef union aq_header {
-  size_t size;
-  max_align_t align;
-} aq_header;
 
 static _Atomic int64_t live;
 static _Atomic int64_t fail_after = -1;
@@ -38,18 +31,16 @@ static void count(int64_t n) {
   atomic_fetch_add_explicit(&live, n, memory_order_relaxed);
 }
 
+/* The C library knows how large a block is: a size of our own before each would be a
+ * few hundred bytes for a connection. */
+static int64_t size_of(void *p) { return (int64_t)malloc_usable_size(p); }
+
 void *aq_malloc(size_t size) {
-  aq_header *h;
-  if (size > SIZE_MAX / 2 || refused()) {
-    return NULL;
+  void *p = size > SIZE_MAX / 2 || refused() ? NULL : malloc(size);
+  if (p != NULL) {
+    count(size_of(p));
   }
-  h = malloc(sizeof *h + size);
-  if (h == NULL) {
-    return NULL;
-  }
-  h->size = size;
-  count((int64_t)size);
-  return h + 1;
+  return p;
 }
 
 void *aq_calloc(size_t n, size_t size) {
@@ -65,33 +56,34 @@ void *aq_calloc(size_t n, size_t size) {
 }
 
 void *aq_realloc(void *p, size_t size) {
-  aq_header *h;
-  size_t was;
+  int64_t was;
   if (p == NULL) {
     return aq_malloc(size);
   }
-  if (size > SIZE_MAX / 2 || refused()) {
-    return NULL;
+  if (size == 0 || size > SIZE_MAX / 2 || refused()) {
+    return NULL; /* what realloc does with 0 differs */
   }
-  h = (aq_header *)p - 1;
-  was = h->size;
-  h = realloc(h, sizeof *h + size);
-  if (h == NULL) {
-    return NULL;
+  was = size_of(p);
+  p = realloc(p, size);
+  if (p != NULL) {
+    count(size_of(p) - was);
   }
-  h->size = size;
-  count((int64_t)size - (int64_t)was);
-  return h + 1;
+  return p;
 }
 
 void aq_free(void *p) {
-  aq_header *h;
-  if (p == NULL) {
-    return;
+  if (p != NULL) {
+    count(-size_of(p));
+    free(p);
   }
-  h = (aq_header *)p - 1;
-  count(-(int64_t)h->size);
-  free(h);
+}
+
+int aq_memory_trim(void) {
+#ifdef __GLIBC__
+  return malloc_trim(0);
+#else
+  return 0;
+#endif
 }
 
 static void *mem_malloc(size_t size, void *user_data) {

@@ -273,9 +273,13 @@ func (b *Transport) idle(ctx context.Context, p *pair) (samples []Sample, err er
 }
 
 // settled returns a process's memory once it no longer shrinks: stacks shrink from
-// one garbage collection to the next, and what a handshake needed is freed when
-// the peer has confirmed it.
+// one garbage collection to the next, what a handshake needed is freed when the peer
+// has confirmed it, and is returned to the system when there are no more of them.
 func settled(ctx context.Context, p *benchproc.Process) (benchproc.Memory, error) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(2 * time.Second):
+	}
 	m, err := p.Memory()
 	for range 10 {
 		if err != nil {
