@@ -81,6 +81,12 @@ func TestAStapledResponseArrives(t *testing.T) {
 	defer cert.Close()
 	w := connected(t, tlsOption(func(s, c *TLSConfig) { s.Certificate = cert }))
 	require.Equal(t, ocsp, w.client.state.OCSP)
+
+	alone, err := NewCertificate(chain[:1], ocsp, nil, key)
+	require.NoError(t, err)
+	defer alone.Close()
+	w = connected(t, tlsOption(func(s, c *TLSConfig) { s.Certificate = alone }))
+	require.Equal(t, ocsp, w.client.state.OCSP, "without the issuer's certificate")
 }
 
 // From 3.6 on OpenSSL staples only what it can read, and what is about the

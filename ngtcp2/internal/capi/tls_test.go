@@ -57,8 +57,12 @@ func newKey(t testing.TB, kind string) crypto.Signer {
 // newChain makes a leaf for pub, signed by an authority of its own, and both.
 func newChain(t testing.TB, pub crypto.PublicKey) [][]byte {
 	template := func(n int64, ca bool) *x509.Certificate {
+		name := "test"
+		if ca {
+			name = "test CA" // or the leaf would look as if it had signed itself
+		}
 		return &x509.Certificate{
-			SerialNumber: big.NewInt(n), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{"localhost"},
+			SerialNumber: big.NewInt(n), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 			IsCA: ca, BasicConstraintsValid: true,
 		}
