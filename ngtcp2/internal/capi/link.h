@@ -41,6 +41,13 @@
 #    if LIBWOLFSSL_VERSION_HEX < 0x05008000
 #      error "wolfSSL is too old: 5.8 or newer is needed"
 #    endif
+#    if !defined(WOLFSSL_QUIC) || !defined(WOLFSSL_EARLY_DATA) || \
+      !defined(HAVE_SESSION_TICKET) || !defined(HAVE_EXT_CACHE) || \
+      !defined(HAVE_ALPN) || !defined(HAVE_SNI) || \
+      !defined(HAVE_PK_CALLBACKS) || !defined(HAVE_SECRET_CALLBACK) || \
+      !defined(WOLFSSL_ALWAYS_VERIFY_CB) || !defined(WOLFSSL_NGINX)
+#      error "wolfSSL lacks what this needs: configure it with the options of recipe_wolfssl in build/deps-recipes.sh"
+#    endif
 #  endif
 #else
 #  define AQ_TLS_LIBRARY "openssl"
