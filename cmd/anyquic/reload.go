@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -23,6 +24,13 @@ type reloader interface {
 type preparer interface {
 	// PrepareReload reads the files and returns what puts them in force.
 	PrepareReload() (commit func(), err error)
+}
+
+// namesFiles reports whether there is something to read again without a file of
+// settings.
+func (c *serveConfig) namesFiles() bool {
+	a := &c.Access
+	return cmp.Or(c.Certificate.Cert, a.Users, a.JWKS, a.ClientCA, a.HTTPCA, a.ACL) != ""
 }
 
 // liveKeys are the settings that a reload puts in force, or the groups of them.

@@ -162,3 +162,16 @@ func TestAReloadReadsEverythingBeforeItChangesAnything(t *testing.T) {
 	require.Equal(t, []int{1, 1, 1}, []int{users.reloads, rules.reloads, file.reloads})
 	require.Equal(t, slog.LevelError, ops.level.Level())
 }
+
+func TestEveryFileThatIsNamedIsReasonEnoughToReload(t *testing.T) {
+	c := defaults()
+	require.False(t, c.namesFiles())
+	for name, field := range map[string]*string{
+		"cert": &c.Certificate.Cert, "users": &c.Access.Users, "jwks": &c.Access.JWKS,
+		"client-ca": &c.Access.ClientCA, "auth-http-ca": &c.Access.HTTPCA, "acl": &c.Access.ACL,
+	} {
+		*field = "file"
+		require.True(t, c.namesFiles(), name)
+		*field = ""
+	}
+}

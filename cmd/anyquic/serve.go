@@ -86,7 +86,7 @@ logged and everything stays as it was.`,
 				announce = printListenersJSON
 			}
 			var again func() (serveConfig, error)
-			if file != "" || cfg.Certificate.Cert != "" {
+			if file != "" || cfg.namesFiles() {
 				again = func() (serveConfig, error) { return load(file, cmd.Flags()) }
 			}
 			return serve(cmd.Context(), &cfg, quic, cert, cmd.ErrOrStderr(), again, func(open []*listener) error {
