@@ -138,6 +138,9 @@ func needRestart(a, b *serveConfig) []string {
 // differing returns the keys, as in the YAML file, of fields that differ.
 func differing(prefix string, a, b reflect.Value) (keys []string) {
 	for i := range a.NumField() {
+		if !a.Type().Field(i).IsExported() {
+			continue // no key of the file
+		}
 		name := prefix + a.Type().Field(i).Tag.Get("yaml")
 		x, y := a.Field(i), b.Field(i)
 		if x.Kind() == reflect.Struct {
