@@ -82,7 +82,7 @@ func TestServeRefusesFaultsBeyondLoopback(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--fault", "cut", "--host", "0.0.0.0", "--tcp", "0.0.0.0:0"}, "loopback only"},
+		{[]string{"--fault", "cut", "--allow-anonymous", "--tcp", "0.0.0.0:0"}, "loopback only"},
 		{[]string{"--fault", "earthquake"}, "no such fault"},
 		{[]string{"--fault", "cut", "--fault-rate", "2"}, "between 0 and 1"},
 		{[]string{"--fault", "cut", "--fault-rate", "0"}, "--fault-rate is 0"},
