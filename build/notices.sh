@@ -19,7 +19,7 @@ die() { printf 'notices: %s\n' "$*" >&2; exit 1; }
 texts() {
 	local dir=$1 file
 	while :; do
-		for file in "$dir"/LICEN[CS]E* "$dir"/COPYING* "$dir"/NOTICE* "$dir"/PATENTS*; do
+		for file in "$dir"/LICEN[CS]E* "$dir"/Licen[cs]e* "$dir"/COPYING* "$dir"/NOTICE* "$dir"/PATENTS*; do
 			if [ -f "$file" ]; then printf '%s\n' "$file"; fi
 		done
 		if [ "$dir" = "$2" ] || [ "$dir" = / ]; then break; fi
