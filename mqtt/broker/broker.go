@@ -118,6 +118,9 @@ func New(cfg *Config) (*Broker, error) {
 	return b, nil
 }
 
+// Node returns the name that Config.Node gives the broker or that it has chosen.
+func (b *Broker) Node() string { return b.cfg.Node }
+
 // clients returns the sessions of this moment.
 func (b *Broker) clients() []*client {
 	b.mu.Lock()

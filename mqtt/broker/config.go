@@ -1,12 +1,14 @@
 package broker
 
 import (
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/anyquic/anyquic/mqtt/session"
 	"github.com/anyquic/anyquic/mqtt/store"
+	"github.com/anyquic/anyquic/mqtt/topic"
 )
 
 // A Config says how a [Broker] behaves. The zero value of each field is its
@@ -47,6 +49,10 @@ type Config struct {
 
 	// Limits bound what one session may hold.
 	Limits session.Limits
+
+	// Node names the broker where bridges have brought messages, see package
+	// mqtt/bridge. Default: a random name.
+	Node string
 
 	// MaxConns bounds the network connections. Those above it are refused with
 	// Server busy (0x89), or at once if they come faster than they can be
@@ -120,6 +126,12 @@ func (cfg *Config) complete() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Node == "" {
+		c.Node = "n-" + rand.Text()[:12]
+	}
+	if len(c.Node) > 64 || topic.ValidName(c.Node) != nil {
+		return c, fmt.Errorf("broker: Node %q: must be 1 to 64 bytes without + and #", c.Node)
 	}
 	if c.Limits.MaximumPacketSize == 0 {
 		c.Limits.MaximumPacketSize = defaultMaxPacket

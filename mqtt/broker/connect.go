@@ -204,7 +204,11 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	c.half = cn.limits.queueHalf
 	c.progressed(now)
 	c.s.SetLimits(cn.limits.session)
-	c.s.Attach(now, p, cn.how(present))
+	how := cn.how(present)
+	if mqtt.Node(p.Properties) != "" {
+		how.Node = b.cfg.Node // it asks by telling its own
+	}
+	c.s.Attach(now, p, how)
 	c.rearm()
 	c.kick(now)
 	c.mu.Unlock()

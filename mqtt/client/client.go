@@ -233,6 +233,7 @@ func (c *Client) connectPacket(first bool) *packet.Connect {
 		Version:    cfg.Version,
 		ClientID:   c.clientID,
 		CleanStart: c.cleanStart(first),
+		Bridge:     cfg.Bridge,
 		KeepAlive:  uint16(cfg.KeepAlive / time.Second),
 		Password:   cfg.Password,
 		Will:       cfg.Will,

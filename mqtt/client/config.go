@@ -139,6 +139,12 @@ type Config struct {
 	// [Client.Disconnect].
 	Will *packet.Will
 
+	// Bridge says that the client is a bridge between brokers (MQTT 3.x). Its
+	// subscriptions then have what MQTT 5 calls No Local and Retain As Published,
+	// if the server knows bridges; if not it refuses the connection with
+	// packet.UnsupportedProtocolVersion.
+	Bridge bool
+
 	// UserProperties go with CONNECT (MQTT 5).
 	UserProperties []packet.UserProperty
 

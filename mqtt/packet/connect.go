@@ -22,6 +22,7 @@ type Connect struct {
 	Version    Version
 	ClientID   string // empty: the server assigns one; not in MQTT 3.1
 	CleanStart bool   // clean session before MQTT 5
+	Bridge     bool   // before MQTT 5: the client is a bridge, see bridgeBit
 	KeepAlive  uint16 // seconds; 0: off
 	Username   Opt[string]
 	Password   []byte // nil: absent; never logged
@@ -43,36 +44,38 @@ const (
 	connectUsername   byte = 0x80
 )
 
-// bridgeBit is set in the protocol level by mosquitto's bridges, to ask for
-// semantics that no specification describes. A server that does not offer them
-// must refuse the level, which makes the bridge connect again without the bit.
+// bridgeBit in the protocol level of MQTT 3.1 and 3.1.1 is mosquitto's way to say
+// that the client is a bridge: its subscriptions are to have what MQTT 5 calls No
+// Local and Retain As Published. A server that does not offer that refuses the
+// level, and the bridge may connect again without the bit.
 const bridgeBit = 0x80
 
 // protocol takes the protocol name and level and returns the version that they
 // name. A refusal says in which version to answer it.
-func (d *decoder) protocol() (v Version, answer Version) {
+func (d *decoder) protocol() (v Version, bridge bool, answer Version) {
 	name := d.binary("protocol name")
 	level := d.byte("protocol version")
 	if d.err != nil {
-		return 0, 0
+		return 0, false, 0
 	}
+	bridge = level&bridgeBit != 0
 	switch {
 	case string(name) == "MQTT" && level == byte(V5):
-		return V5, V5
-	case string(name) == "MQTT" && level == byte(V311):
-		return V311, V311
-	case string(name) == "MQIsdp" && level == byte(V31):
-		return V31, V31
+		return V5, false, V5
+	case string(name) == "MQTT" && level&^bridgeBit == byte(V311):
+		return V311, bridge, V311
+	case string(name) == "MQIsdp" && level&^bridgeBit == byte(V31):
+		return V31, bridge, V31
 	case string(name) == "MQIsdp", string(name) == "MQTT" && level&^bridgeBit < byte(V5):
 		answer = V311
 	case string(name) == "MQTT":
 		answer = V5
 	default:
 		d.fail(&Error{UnsupportedProtocolVersion, "CONNECT: protocol name is neither MQTT nor MQIsdp"}) // [MQTT-3.1.2-1]
-		return 0, 0
+		return 0, false, 0
 	}
 	d.fail(&Error{UnsupportedProtocolVersion, "CONNECT: protocol version is not supported"}) // [MQTT-3.1.2-2]
-	return 0, answer
+	return 0, false, answer
 }
 
 // decode returns nil or a *ConnectError.
@@ -84,9 +87,9 @@ func (c *Connect) decode(h Header, body []byte) error {
 		return &ConnectError{Err: malformed("CONNECT: has %d bytes where the header says %d", len(body), h.Length)}
 	}
 	d := decoder{b: body, t: CONNECT}
-	v, answer := d.protocol()
+	v, bridge, answer := d.protocol()
 	if d.err == nil {
-		c.Version = v
+		c.Version, c.Bridge = v, bridge
 		c.decodeRest(&d, v)
 	}
 	if d.end() != nil {
@@ -195,6 +198,13 @@ func (c *Connect) Append(dst []byte, v Version) ([]byte, error) {
 	if err := checkText(CONNECT, "client identifier", c.ClientID); err != nil {
 		return dst, err
 	}
+	level := byte(v)
+	if c.Bridge {
+		if v >= V5 {
+			return dst, &Error{ProtocolError, "CONNECT: the mark of a bridge is of MQTT 3.1 and 3.1.1"}
+		}
+		level |= bridgeBit
+	}
 	props, err := c.Properties.encodable(CONNECT, v)
 	if err != nil {
 		return dst, err
@@ -243,7 +253,7 @@ func (c *Connect) Append(dst []byte, v Version) ([]byte, error) {
 		return dst, err
 	}
 	out = appendBytes(out, name)
-	out = append(out, byte(v), flags)
+	out = append(out, level, flags)
 	out = binary.BigEndian.AppendUint16(out, c.KeepAlive)
 	out = props.append(out, v)
 	out = appendBytes(out, c.ClientID)

@@ -19,8 +19,8 @@ func TestARefusedConnectSaysHowToAnswerIt(t *testing.T) {
 		{"MQTT level 133 is answered in MQTT 5", "0004'MQTT' 85 02 0000 00 0000", "20 03 00 84 00"},
 		{"MQTT 3 is answered in 3.1.1", "0004'MQTT' 03 02 0000 0000", "20 02 00 01"},
 		{"MQIsdp 4 is answered in 3.1.1", "0006'MQIsdp' 04 02 0000 0000", "20 02 00 01"},
-		{"a bridge of mosquitto with 3.1 connects again without the bit", "0006'MQIsdp' 83 02 0000 0001'c'", "20 02 00 01"},
-		{"a bridge of mosquitto with 3.1.1 connects again without the bit", "0004'MQTT' 84 02 0000 0001'c'", "20 02 00 01"},
+		{"a bridge of mosquitto with another level", "0004'MQTT' 83 02 0000 0001'c'", "20 02 00 01"},
+		{"a bridge of mosquitto with 3.1.1 and its old name", "0006'MQIsdp' 84 02 0000 0001'c'", "20 02 00 01"},
 		{"what is not MQTT gets no answer", "0004'HTTP' 05 02 0000 00 0000", ""},
 		{"a body without a version gets no answer", "0004'MQTT'", ""},
 		{"3.1 with a long identifier", "0006'MQIsdp' 03 02 0000 0018'abcdefghijklmnopqrstuvwx'", "20 02 00 02"},
@@ -45,6 +45,22 @@ func TestARefusedConnectSaysHowToAnswerIt(t *testing.T) {
 			require.Equal(t, unhex(c.want), out)
 		})
 	}
+}
+
+func TestABridgeOfVersion3SaysSoInTheProtocolLevel(t *testing.T) {
+	for wire, want := range map[string]*Connect{
+		"0006'MQIsdp' 83 02 0000 0001'c'": {Version: V31, Bridge: true, ClientID: "c", CleanStart: true},
+		"0004'MQTT' 84 02 0000 0001'c'":   {Version: V311, Bridge: true, ClientID: "c", CleanStart: true},
+	} {
+		p, err := decode(packetOf(0x10, unhex(wire)), 0)
+		require.NoError(t, err)
+		require.Equal(t, want, p)
+		out, err := p.Append(nil, 0)
+		require.NoError(t, err)
+		require.Equal(t, packetOf(0x10, unhex(wire)), out)
+	}
+	_, err := (&Connect{Version: V5, Bridge: true}).Append(nil, 0)
+	requireError(t, err, "bridge")
 }
 
 func TestVersion31IsMoreLenientAsItsTextSays(t *testing.T) {

@@ -32,9 +32,9 @@
 //   - A topic filter that is not correctly formed makes its whole packet malformed,
 //     in every version: reason code 0x8F is for those that are and are not allowed
 //     (MQTT 5, Section 3.9.3), and MQTT 3.1.1 closes the connection ([MQTT-4.8.0-1]).
-//   - The protocol levels 0x83 and 0x84, by which mosquitto asks for a bridge's
-//     semantics, are unsupported versions: it then connects with 3 or 4. To accept
-//     them would promise that a bridge's own messages do not come back to it.
+//   - The protocol levels 0x83 and 0x84, by which mosquitto's bridges ask for what
+//     MQTT 5 calls No Local and Retain As Published, are versions 3.1 and 3.1.1 with
+//     [Connect].Bridge set.
 package packet
 
 import "strconv"

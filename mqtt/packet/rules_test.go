@@ -113,7 +113,7 @@ func TestPacketsThatBreakARuleAreRefused(t *testing.T) {
 		{"a later version", all, "10: 0004'MQTT' 06 02 0000 00 0000", UnsupportedProtocolVersion, "protocol version"},
 		{"an earlier version", all, "10: 0004'MQTT' 03 02 0000 0000", UnsupportedProtocolVersion, "protocol version"},
 		{"the old name with the new level", all, "10: 0006'MQIsdp' 04 02 0000 0000", UnsupportedProtocolVersion, "protocol version"},
-		{"a mosquitto bridge", all, "10: 0004'MQTT' 84 02 0000 0000", UnsupportedProtocolVersion, "protocol version"},
+		{"a bridge of MQTT 5, which has no mark", all, "10: 0004'MQTT' 85 02 0000 00 0000", UnsupportedProtocolVersion, "protocol version"},
 
 		// CONNACK.
 		{"reserved acknowledge flags [MQTT-3.2.2-1]", v5, "20: 02 00 00", MalformedPacket, "reserved acknowledge flags"},

@@ -13,6 +13,7 @@ type Attach struct {
 	SessionPresent   bool   // the session existed before
 	AssignedClientID bool   // the server chose the client ID
 	ResponseInfo     string // Response Information, for clients that request it; "": none
+	Node             string // the server's name, for bridges; "": it is not told
 
 	// AuthMethod is the Authentication Method with which the client has proven
 	// who it is, and AuthData the last of that exchange, for CONNACK. Empty: none.
@@ -35,6 +36,7 @@ func (s *Session) Attach(now time.Time, c *packet.Connect, a Attach) {
 	}
 	s.state, s.since, s.version = connected, now, c.Version
 	s.connection++
+	s.bridge = c.Bridge
 
 	asked := c.Properties
 	if asked == nil || c.Version < packet.V5 {
@@ -106,6 +108,9 @@ func (s *Session) newConnack(c *packet.Connect, a Attach, want uint32, wantsInfo
 		p.ResponseInfo = a.ResponseInfo // [MQTT-3.1.2-28]
 	}
 	p.AuthMethod, p.AuthData = a.AuthMethod, a.AuthData // [MQTT-4.12.0-5], [MQTT-4.12.0-6]
+	if a.Node != "" {
+		p.User = []packet.UserProperty{{Key: mqtt.NodeProperty, Value: a.Node}}
+	}
 	ack.Properties = p
 	return ack
 }
@@ -132,6 +137,7 @@ func (s *Session) publishWill(fx []Effect, now time.Time) []Effect {
 	}
 	// The will expires as a message that is published now (Section 3.1.3.2.4).
 	m := NewMessage(now, &s.will.Publish, s.clientID)
+	s.mark(m)
 	s.will = nil
 	s.tellState()
 	return append(fx, Effect{Kind: EffectWill, Message: m})

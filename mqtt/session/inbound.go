@@ -135,6 +135,7 @@ func (s *Session) receivePublish(fx []Effect, now time.Time, stream mqtt.StreamI
 func (s *Session) message(now time.Time, p *packet.Publish, topic string) *Message {
 	m := NewMessage(now, p, s.clientID)
 	m.Publish.Topic = topic
+	s.mark(m)
 	return m
 }
 

@@ -16,6 +16,9 @@ func (s *Session) Deliver(now time.Time, m *Message, d Delivery) DeliverResult {
 		s.expired++
 		return Ignored
 	}
+	if s.bridge && !s.mayCross(m) {
+		return Ignored
+	}
 	cost := deliveryCost(m, &d)
 	// The cost is above the encoded size: only a message near the limit is
 	// worth a closer look.

@@ -53,6 +53,7 @@ type Session struct {
 	version    packet.Version
 	silent     bool      // the client gets no packets: it has gone, takes no CONNACK, or has its DISCONNECT
 	zeroExpiry bool      // CONNECT asked for Session Expiry Interval 0
+	bridge     bool      // CONNECT says that the client is a bridge of MQTT 3.x
 	maxPacket  uint32    // the client's Maximum Packet Size; 0: none
 	bytes      int       // cost of all messages that wait or are in flight
 	seq        uint64    // of the message queued last

@@ -93,6 +93,9 @@ func (s *Session) queuePacket(l *lane, p packet.Packet) {
 
 func (s *Session) receiveSubscribe(fx []Effect, now time.Time, stream mqtt.StreamID, p *packet.Subscribe) []Effect {
 	l := s.openLane(stream)
+	if s.bridge {
+		s.bridgeOptions(p)
+	}
 	for i := range p.Subscriptions {
 		if sub := &p.Subscriptions[i]; sub.NoLocal && strings.HasPrefix(sub.Filter, "$share/") { // [MQTT-3.8.3-4]
 			return s.fail(fx, now, stream, packet.ProtocolError, "SUBSCRIBE: no local on a shared subscription")
