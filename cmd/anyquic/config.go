@@ -39,7 +39,9 @@ type serveConfig struct {
 	SysInterval time.Duration `yaml:"sys-interval"`
 
 	// ServerReference is where clients are told to go when the broker drains.
-	ServerReference string `yaml:"server-reference"`
+	ServerReference string         `yaml:"server-reference"`
+	Node            string         `yaml:"node,omitempty"`    // how bridges name the broker
+	Bridges         []bridgeConfig `yaml:"bridges,omitempty"` // in the file only
 
 	faults *faultlink.Source // nil: none; see faultFlags
 }
@@ -163,6 +165,7 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.DurationVar(&c.Timeouts.SessionExpiry, "session-expiry", c.Timeouts.SessionExpiry, "longest life of a session without a connection")
 	fs.DurationVar(&c.Timeouts.KeepAlive, "keep-alive", c.Timeouts.KeepAlive, "longest keep-alive granted, 0 for as the client asks")
 	fs.DurationVar(&c.SysInterval, "sys-interval", c.SysInterval, "how often the broker publishes its figures below $SYS/broker/, 0 for never")
+	fs.StringVar(&c.Node, "node", c.Node, "name of this broker in the messages that bridges carry (default a random one)")
 	fs.StringVar(&c.Log.Level, "log-level", c.Log.Level, "debug, info, warn or error")
 	fs.StringVar(&c.Log.Format, "log-format", c.Log.Format, "text or json")
 }
@@ -330,6 +333,7 @@ func (c *serveConfig) drain() broker.Drain {
 // brokerConfig returns what the broker needs of c.
 func (c *serveConfig) brokerConfig() *broker.Config {
 	return &broker.Config{
+		Node:             c.Node,
 		MaxConns:         c.Limits.MaxConnections,
 		MaxSessions:      c.Limits.MaxSessions,
 		Quotas:           c.Quotas.quotas(),

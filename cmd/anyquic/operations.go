@@ -29,6 +29,7 @@ type operations struct {
 	reloaders []reloader
 
 	access *access // nil: nobody has to prove anything; set before anything is served
+	bridges bridges // set before anything is served
 
 	draining atomic.Bool
 	cert     atomic.Pointer[tls.Certificate]

@@ -44,7 +44,8 @@ at start, and keeps its state in memory; with --store DIR it keeps what must las
 a folder, and acknowledges nothing before it is on the disk. On other addresses
 clients must say who they are, by --users, --jwks, --client-ca or --auth-http, unless
 --allow-anonymous opens the broker to everyone. Every setting is a flag and a key of
-the YAML file that --config names; a flag wins over the file.
+the YAML file that --config names; a flag wins over the file. Bridges to other
+brokers are in the file only.
 
 SIGTERM and SIGINT drain: /healthz says 503, clients are told (DISCONNECT 0x8B, or 0x9C
 with --server-reference) and have --drain-timeout to go; a second signal ends the
@@ -74,6 +75,9 @@ logged and everything stays as it was.`,
 				return err
 			}
 			cfg.Engine = quic.Name()
+			if err := cfg.checkBridges(quic); err != nil {
+				return err
+			}
 			cert, selfSigned, err := cfg.Certificate.certificate(time.Now(), cfg.hosts()...)
 			if err != nil {
 				return err
@@ -147,6 +151,10 @@ func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert
 		signal.Notify(hup, syscall.SIGHUP)
 		defer signal.Stop(hup)
 	}
+	if ops.bridges, err = cfg.startBridges(b, quic, log); err != nil {
+		return err
+	}
+	defer ops.bridges.Close()
 	open, err := listeners(cfg, b, ops, log)
 	if err != nil {
 		return err
@@ -193,7 +201,7 @@ func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert
 	if err := b.Drain(drain, cfg.drain()); err != nil {
 		log.Warn("clients are still connected at the end of --drain-timeout: they are cut off", "clients", connected(b))
 	}
-	err = b.Shutdown(drain)
+	err = errors.Join(b.Shutdown(drain), ops.bridges.Shutdown(drain))
 	for _, l := range open {
 		err = errors.Join(err, ignoreClosed(l.close()))
 	}

@@ -183,6 +183,22 @@ func New(cfg *Config) (*Bridge, error) {
 	return b, nil
 }
 
+// Validate returns what keeps cfg from being a configuration, nil if nothing does. A
+// missing Local does not.
+func (cfg *Config) Validate() error {
+	b := &Bridge{cfg: *cfg}
+	if b.cfg.Local == nil {
+		b.cfg.Local = nobody{}
+	}
+	return b.complete()
+}
+
+// nobody is a local broker to check a configuration with.
+type nobody struct{}
+
+func (nobody) ServeLink(context.Context, mqtt.Link) error { return net.ErrClosed }
+func (nobody) Node() string                               { return "" }
+
 func (b *Bridge) complete() error {
 	cfg := &b.cfg
 	if cfg.Name == "" || len(cfg.Name) > 64 || strings.ContainsFunc(cfg.Name, notInNames) {
@@ -308,7 +324,7 @@ func (b *Bridge) start() (err error) {
 func (b *Bridge) dialLocal(context.Context, *url.URL) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	b.running.Add(1) // Close waits for the local client before it waits for these
-	go func() {      // ends with the connection
+	go func() { //nolint:gosec // the context is for dialling; this ends with the connection
 		defer b.running.Done()
 		_ = b.cfg.Local.ServeLink(context.Background(), mqtt.NewConnLink(theirs, mqtt.TCP))
 		theirs.Close()
