@@ -324,7 +324,7 @@ func (b *Bridge) start() (err error) {
 func (b *Bridge) dialLocal(context.Context, *url.URL) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	b.running.Add(1) // Close waits for the local client before it waits for these
-	go func() { //nolint:gosec // the context is for dialling; this ends with the connection
+	go func() {      //nolint:gosec // the context is for dialling; this ends with the connection
 		defer b.running.Done()
 		_ = b.cfg.Local.ServeLink(context.Background(), mqtt.NewConnLink(theirs, mqtt.TCP))
 		theirs.Close()
