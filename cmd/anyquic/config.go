@@ -33,6 +33,7 @@ type serveConfig struct {
 	Limits      limitsConfig      `yaml:"limits"`
 	Quotas      quotasConfig      `yaml:"quotas"`
 	Timeouts    timeoutsConfig    `yaml:"timeouts"`
+	Delayed     delayedConfig     `yaml:"delayed"`
 	Log         logConfig         `yaml:"log"`
 
 	// SysInterval is how often the broker publishes about itself; 0: never.
@@ -87,6 +88,14 @@ type timeoutsConfig struct {
 	KeepAlive     time.Duration `yaml:"keep-alive"`
 }
 
+// A delayedConfig is for messages to $delayed/SECONDS/TOPIC.
+type delayedConfig struct {
+	Enabled  bool          `yaml:"enabled"`
+	Messages int           `yaml:"messages"`
+	Bytes    int64         `yaml:"bytes"`
+	Max      time.Duration `yaml:"max"`
+}
+
 type logConfig struct {
 	Level  string `yaml:"level"`
 	Format string `yaml:"format"`
@@ -124,6 +133,7 @@ func defaults() serveConfig {
 		},
 		Store:       defaultStore(),
 		SysInterval: 30 * time.Second,
+		Delayed:     delayedConfig{Messages: b.Delayed.MaxMessages, Bytes: b.Delayed.MaxBytes, Max: b.Delayed.MaxDelay},
 		Log:         logConfig{Level: "info", Format: "text"},
 	}
 }
@@ -165,6 +175,10 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.DurationVar(&c.Timeouts.SessionExpiry, "session-expiry", c.Timeouts.SessionExpiry, "longest life of a session without a connection")
 	fs.DurationVar(&c.Timeouts.KeepAlive, "keep-alive", c.Timeouts.KeepAlive, "longest keep-alive granted, 0 for as the client asks")
 	fs.DurationVar(&c.SysInterval, "sys-interval", c.SysInterval, "how often the broker publishes its figures below $SYS/broker/, 0 for never")
+	fs.BoolVar(&c.Delayed.Enabled, "delayed", c.Delayed.Enabled, "publish what comes to $delayed/SECONDS/TOPIC that much later; off: refuse it")
+	fs.IntVar(&c.Delayed.Messages, "delayed-messages", c.Delayed.Messages, "messages that may wait to be published later, -1 for no limit")
+	fs.Int64Var(&c.Delayed.Bytes, "delayed-bytes", c.Delayed.Bytes, "bytes of those messages, -1 for no limit")
+	fs.DurationVar(&c.Delayed.Max, "delayed-max", c.Delayed.Max, "longest delay")
 	fs.StringVar(&c.Node, "node", c.Node, "name of this broker in the messages that bridges carry (default a random one)")
 	fs.StringVar(&c.Log.Level, "log-level", c.Log.Level, "debug, info, warn or error")
 	fs.StringVar(&c.Log.Format, "log-format", c.Log.Format, "text or json")
@@ -264,6 +278,7 @@ func (c *serveConfig) resolve() error {
 		{"hold-timeout", int64(c.Timeouts.Hold)},
 		{"drain-timeout", int64(c.Timeouts.Drain)},
 		{"session-expiry", int64(c.Timeouts.SessionExpiry)},
+		{"delayed-max", int64(c.Delayed.Max)},
 	} {
 		if l.value <= 0 {
 			return fmt.Errorf("--%s must be more than 0", l.flag)
@@ -280,6 +295,9 @@ func (c *serveConfig) resolve() error {
 	}
 	if err := c.Quotas.check(); err != nil {
 		return err
+	}
+	if c.Delayed.Messages == 0 || c.Delayed.Bytes == 0 {
+		return errors.New("--delayed-messages and --delayed-bytes must be more than 0, or -1 for no limit")
 	}
 	if c.Limits.RetainedMessages == 0 || c.Limits.RetainedBytes == 0 {
 		return errors.New("--retained-messages and --retained-bytes must be more than 0, or -1 for no limit")
@@ -344,6 +362,9 @@ func (c *serveConfig) brokerConfig() *broker.Config {
 		Version:          "anyquic " + buildVersion().Version,
 		StallTimeout:     c.Timeouts.Stall,
 		HoldTimeout:      c.Timeouts.Hold,
+		Delayed: broker.Delayed{
+			Enabled: c.Delayed.Enabled, MaxMessages: c.Delayed.Messages, MaxBytes: c.Delayed.Bytes, MaxDelay: c.Delayed.Max,
+		},
 		Limits: session.Limits{
 			QueueBytes:        c.Limits.QueueBytes,
 			ReceiveMaximum:    c.Limits.ReceiveMaximum,

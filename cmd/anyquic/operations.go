@@ -28,7 +28,7 @@ type operations struct {
 	// before anything is served.
 	reloaders []reloader
 
-	access *access // nil: nobody has to prove anything; set before anything is served
+	access  *access // nil: nobody has to prove anything; set before anything is served
 	bridges bridges // set before anything is served
 
 	draining atomic.Bool

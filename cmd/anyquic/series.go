@@ -218,6 +218,8 @@ var messageSeries = []series{
 	{"mqtt_wills_total", counter, nil, "Wills published.", one(func(s *figures) uint64 { return s.Wills })},
 	{"mqtt_retained_messages", gauge, nil, "Retained messages.", one(func(s *figures) int { return s.Retained })},
 	{"mqtt_retained_bytes", gauge, nil, "Bytes of the retained messages.", one(func(s *figures) int64 { return s.RetainedBytes })},
+	{"mqtt_delayed_messages", gauge, nil, "Messages to be published later.", one(func(s *figures) int { return s.Delayed })},
+	{"mqtt_delayed_bytes", gauge, nil, "Bytes of those messages.", one(func(s *figures) int64 { return s.DelayedBytes })},
 }
 
 var sessionSeries = []series{

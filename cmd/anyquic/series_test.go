@@ -238,6 +238,9 @@ var brokerMoves = []move{
 	{"a retained message", func(t *testing.T, s *served) {
 		s.connect(t, "pub").publish("kept", "x", func(m *packet.Publish) { m.Retain = true })
 	}, map[string]float64{`mqtt_retained_messages`: 1, `mqtt_retained_bytes`: more}},
+	{"a delayed message", func(t *testing.T, s *served) {
+		s.connect(t, "pub").publish("$delayed/3600/x", "later")
+	}, map[string]float64{`mqtt_delayed_messages`: 1, `mqtt_delayed_bytes`: more}},
 	{"a message for who is not there", func(t *testing.T, s *served) {
 		away := s.connect(t, "away", keep)
 		away.subscribe(1, "t/away")
@@ -305,7 +308,7 @@ var brokerMoves = []move{
 func one1(c *packet.Connect) { c.Properties.ReceiveMaximum = packet.Some[uint16](1) }
 
 func TestEverySeriesOfTheBrokerMovesWithItsTraffic(t *testing.T) {
-	s := startServe(t, "--queue-bytes", "65536", "--stall-timeout", "100ms", "--hold-timeout", "1s", "--log-format", "json")
+	s := startServe(t, "--delayed", "--queue-bytes", "65536", "--stall-timeout", "100ms", "--hold-timeout", "1s", "--log-format", "json")
 	for i := range brokerMoves {
 		brokerMoves[i].run(t, s)
 	}

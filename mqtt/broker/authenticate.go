@@ -76,7 +76,8 @@ func (cn *conn) mayHaveWill(p *packet.Connect) bool {
 		return true
 	}
 	info := cn.info()
-	ok, err := cn.b.authorize(cn.link.Context(), &info, ActionPublish, p.Will.Topic)
+	_, name := splitDelayed(p.Will.Topic)
+	ok, err := cn.b.authorize(cn.link.Context(), &info, ActionPublish, name)
 	if ok {
 		return true
 	}

@@ -56,6 +56,7 @@ type Broker struct {
 	subs     subscriptions
 	retained retainedStore
 	durable  *durable // nil: everything is in memory
+	delayed  delayedStore
 	count    counters
 	slowLog  slowLog
 
@@ -106,6 +107,7 @@ func New(cfg *Config) (*Broker, error) {
 	b.aclHooks.init(&c)
 	b.retained.init(c.MaxRetained, c.MaxRetainedBytes)
 	b.wheel = timerwheel.New(wheelTick)
+	b.delayed.init(b, c.Delayed)
 	if b.durable = b.openDurable(); b.durable != nil {
 		if err := b.load(time.Now()); err != nil {
 			b.Close()

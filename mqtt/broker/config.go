@@ -80,6 +80,9 @@ type Config struct {
 	// be lost then.
 	SyncInterval time.Duration
 
+	// Delayed is for delayed publishing, which is off by default.
+	Delayed Delayed
+
 	// ConnectTimeout is how long a connection may take from being accepted to
 	// a complete CONNECT packet, TLS handshake included: 10 s.
 	ConnectTimeout time.Duration
@@ -182,7 +185,7 @@ func (cfg *Config) complete() (Config, error) {
 			*d.v = d.def
 		}
 	}
-	return c, nil
+	return c, c.Delayed.complete()
 }
 
 // DefaultConfig returns the zero Config with its defaults filled in, for

@@ -22,11 +22,8 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 			}
 			src.ack, src.owed = target{c, e.Stream, e.PacketID}, nil
 			code := packet.NotAuthorized
-			if src.mayPublish(e.Message.Publish.Topic) {
-				code = b.route(src, e.Message)
-			}
-			if code == packet.QuotaExceeded {
-				src.retainRefused(c)
+			if _, name := splitDelayed(e.Message.Publish.Topic); src.mayPublish(name) {
+				code = b.accept(src, c, e.Message)
 			}
 			owed := src.owed
 			if owed != nil {
@@ -63,7 +60,7 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 			src.interrupt()
 			ack, owed, whole := src.ack, src.owed, src.unit
 			src.ack, src.owed, src.unit = target{}, nil, unit{}
-			b.route(src, e.Message)
+			b.accept(src, c, e.Message)
 			src.ack, src.owed, src.unit = ack, owed, whole
 		case session.EffectSubscribe:
 			b.subscribe(src, c, e)

@@ -34,6 +34,8 @@ type Stats struct {
 
 	Retained      int   `json:"retained"`
 	RetainedBytes int64 `json:"retained_bytes"`
+	Delayed       int   `json:"delayed"` // messages to be published later
+	DelayedBytes  int64 `json:"delayed_bytes"`
 	Sessions      int   `json:"sessions"`
 	Subscriptions int   `json:"subscriptions"`
 	QueuedBytes   int64 `json:"queued_bytes"` // of all sessions; a shared payload counts for each
@@ -96,6 +98,7 @@ const (
 	DropIgnored   = "ignored"    // offline and QoS 0, expired, or larger than the subscriber accepts
 	DropRetained  = "retained"   // the retained store was full: refused as a whole
 	DropDenied    = "denied"     // the publisher was not allowed to publish to its topic
+	DropDelayed   = "delayed"    // delayed publishing is off or full, or the topic says no delay
 	DropNoMember  = "no_member"  // no member of a shared subscription could take it
 )
 
@@ -131,6 +134,7 @@ type counters struct {
 	dropQueueFull atomic.Uint64
 	dropIgnored   atomic.Uint64
 	dropRetained  atomic.Uint64
+	dropDelayed   atomic.Uint64
 	dropNoMember  atomic.Uint64
 	dropDenied    atomic.Uint64
 	denied        atomic.Uint64
@@ -212,6 +216,7 @@ func (b *Broker) Stats() Stats {
 			DropIgnored:   c.dropIgnored.Load(),
 			DropRetained:  c.dropRetained.Load(),
 			DropDenied:    c.dropDenied.Load(),
+			DropDelayed:   c.dropDelayed.Load(),
 			DropNoMember:  c.dropNoMember.Load(),
 		},
 		PushedBack:    c.pushedBack.Load(),
@@ -242,6 +247,7 @@ func (b *Broker) Stats() Stats {
 	}
 	s.Store = b.durable.stats()
 	s.Retained, s.RetainedBytes = b.retained.size()
+	s.Delayed, s.DelayedBytes = b.delayed.size()
 	s.Subscriptions = b.subs.len()
 	s.QueuedBytes = b.localBytes()
 	b.more(&s)

@@ -1,0 +1,28 @@
+package broker
+
+import (
+	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/mqtt/session"
+)
+
+// accept is what becomes of a message that c may publish, c's will included. It
+// returns the reason code for its acknowledgement.
+func (b *Broker) accept(src *source, c *client, m *session.Message) packet.ReasonCode {
+	prefix, target := splitDelayed(m.Publish.Topic)
+	if reserved(target) {
+		b.count.dropDenied.Add(1)
+		return packet.NotAuthorized
+	}
+	if prefix != "" {
+		code := b.delayed.put(src.now, m, prefix, target)
+		if code.Failed() {
+			b.count.dropDelayed.Add(1)
+		}
+		return code
+	}
+	code := b.route(src, m)
+	if code == packet.QuotaExceeded {
+		src.retainRefused(c)
+	}
+	return code
+}
