@@ -42,7 +42,8 @@ type serveConfig struct {
 	// ServerReference is where clients are told to go when the broker drains.
 	ServerReference string         `yaml:"server-reference"`
 	Node            string         `yaml:"node,omitempty"`    // how bridges name the broker
-	Bridges         []bridgeConfig `yaml:"bridges,omitempty"` // in the file only
+	Rewrite         []rewriteRule  `yaml:"rewrite,omitempty"` // in the file only
+	Bridges         []bridgeConfig `yaml:"bridges,omitempty"` // likewise
 
 	faults *faultlink.Source // nil: none; see faultFlags
 }

@@ -44,8 +44,8 @@ at start, and keeps its state in memory; with --store DIR it keeps what must las
 a folder, and acknowledges nothing before it is on the disk. On other addresses
 clients must say who they are, by --users, --jwks, --client-ca or --auth-http, unless
 --allow-anonymous opens the broker to everyone. Every setting is a flag and a key of
-the YAML file that --config names; a flag wins over the file. Bridges to other
-brokers are in the file only.
+the YAML file that --config names; a flag wins over the file. Rules that rewrite
+topics and bridges to other brokers are in the file only.
 
 SIGTERM and SIGINT drain: /healthz says 503, clients are told (DISCONNECT 0x8B, or 0x9C
 with --server-reference) and have --drain-timeout to go; a second signal ends the
@@ -134,6 +134,9 @@ func serve(ctx context.Context, cfg *serveConfig, quic transport.Transport, cert
 		bc.Logger = log
 		guard.guard(bc, cfg.Access.Timeout)
 		var err error
+		if bc.Rewrite, err = cfg.rewriting(); err != nil {
+			return nil, err
+		}
 		if st, err = cfg.Store.open(bc, log); err != nil {
 			return nil, err
 		}

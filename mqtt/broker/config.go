@@ -80,6 +80,9 @@ type Config struct {
 	// be lost then.
 	SyncInterval time.Duration
 
+	// Rewrite maps topics by rules. Default: none.
+	Rewrite Rewrite
+
 	// Delayed is for delayed publishing, which is off by default.
 	Delayed Delayed
 

@@ -266,6 +266,7 @@ func (in *inlet) read() {
 // if the stream is to be read no further.
 func (in *inlet) receive(c *client, p packet.Packet, t packet.Type) bool {
 	cn, src := in.cn, &in.src
+	cn.b.rewriteFilters(p)
 	if s, ok := p.(*packet.Subscribe); ok {
 		src.authorizeSubscribe(s)
 	}

@@ -168,7 +168,7 @@ func (s *delayedStore) release() {
 	defer s.b.running.Done()
 	var src source
 	src.init(s.b, nil)
-	src.ctx = s.b.ctx
+	src.ctx, src.late = s.b.ctx, true
 	for burst := 1; ; burst++ {
 		src.now = time.Now()
 		e := s.take(src.now)

@@ -70,7 +70,7 @@ func (src *source) deliverLocal(c *client, m *session.Message, d session.Deliver
 	l := c.local
 	e := &LocalMessage{
 		l: l, msg: m, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: slices.Clone(d.SubscriptionIDs),
-		own: src.ctx != nil,
+		own: src.ctx != nil && !src.late,
 	}
 	if src.cn != nil && src.ack.c == src.cn.client { // not a will
 		e.conn = src.cn

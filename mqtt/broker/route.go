@@ -47,6 +47,7 @@ type source struct {
 	decisions *decisions          // of the Authorizer, about publishing; nil: none yet
 	denied    map[string]struct{} // filters of the SUBSCRIBE at hand that are not allowed
 	ctx       context.Context     // of a call of Publish, which waits like a cn; nil: none
+	late      bool                // it has a ctx, and publishes what clients have published earlier
 	self      *client             // the Local that calls Publish; nil: none
 	refused   packet.ReasonCode   // by a Local; for Publish
 	timed     uint32              // messages routed, of which some are timed

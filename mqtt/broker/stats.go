@@ -99,6 +99,7 @@ const (
 	DropRetained  = "retained"   // the retained store was full: refused as a whole
 	DropDenied    = "denied"     // the publisher was not allowed to publish to its topic
 	DropDelayed   = "delayed"    // delayed publishing is off or full, or the topic says no delay
+	DropRewrite   = "rewrite"    // a rule made of its topic what is none
 	DropNoMember  = "no_member"  // no member of a shared subscription could take it
 )
 
@@ -135,6 +136,7 @@ type counters struct {
 	dropIgnored   atomic.Uint64
 	dropRetained  atomic.Uint64
 	dropDelayed   atomic.Uint64
+	dropRewrite   atomic.Uint64
 	dropNoMember  atomic.Uint64
 	dropDenied    atomic.Uint64
 	denied        atomic.Uint64
@@ -217,6 +219,7 @@ func (b *Broker) Stats() Stats {
 			DropRetained:  c.dropRetained.Load(),
 			DropDenied:    c.dropDenied.Load(),
 			DropDelayed:   c.dropDelayed.Load(),
+			DropRewrite:   c.dropRewrite.Load(),
 			DropNoMember:  c.dropNoMember.Load(),
 		},
 		PushedBack:    c.pushedBack.Load(),
