@@ -53,7 +53,7 @@ func (d *Delayed) complete() error {
 		d.MaxDelay = defaultMaxDelay
 	}
 	if d.MaxDelay < 0 || d.MaxDelay > maxMaxDelay {
-		return fmt.Errorf("broker: Delayed.MaxDelay %v: must be more than 0 and at most %v", d.MaxDelay, time.Duration(maxMaxDelay))
+		return fmt.Errorf("broker: Delayed.MaxDelay %v: must be more than 0 and at most %v", d.MaxDelay, maxMaxDelay)
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func (s *delayedStore) size() (n int, bytes int64) {
 func (s *delayedStore) put(now time.Time, m *session.Message, prefix, target string) packet.ReasonCode {
 	delay, ok := s.limit.delayOf(prefix)
 	if !ok || !s.limit.Enabled || strings.HasPrefix(target, delayedPrefix) ||
-		topic.ValidName(target) != nil || topic.Levels(target) > topic.MaxLevels {
+		topic.ValidName(target) != nil {
 		return packet.TopicNameInvalid
 	}
 	later := *m

@@ -134,7 +134,8 @@ func TestWhatCannotBeDelayedIsRefused(t *testing.T) {
 			require.Equal(t, packet.Success, pub.puback(&packet.Publish{Topic: "$delayed/3600/x"}))
 		}
 		require.Equal(t, packet.QuotaExceeded, pub.puback(&packet.Publish{Topic: "$delayed/1/x"}))
-		require.EqualValues(t, 15, b.Stats().Dropped[broker.DropDelayed])
+		require.EqualValues(t, 14, b.Stats().Dropped[broker.DropDelayed])
+		require.EqualValues(t, 1, b.Stats().Dropped[broker.DropLevels])
 		for range 3 {
 			sub.message("x", "")
 		}

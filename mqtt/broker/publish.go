@@ -3,6 +3,7 @@ package broker
 import (
 	"github.com/anyquic/anyquic/mqtt/packet"
 	"github.com/anyquic/anyquic/mqtt/session"
+	"github.com/anyquic/anyquic/mqtt/topic"
 )
 
 // accept is what becomes of a message that c may publish, c's will included. It
@@ -18,6 +19,10 @@ func (b *Broker) accept(src *source, c *client, m *session.Message) packet.Reaso
 		b.count.dropDenied.Add(1)
 		return packet.NotAuthorized
 	}
+	if topic.Levels(target) > src.topicLevels() {
+		b.count.dropLevels.Add(1)
+		return packet.TopicNameInvalid
+	}
 	if prefix != "" {
 		code = b.delayed.put(src.now, m, prefix, target)
 		if code.Failed() {
@@ -29,4 +34,16 @@ func (b *Broker) accept(src *source, c *client, m *session.Message) packet.Reaso
 		src.retainRefused(c)
 	}
 	return code
+}
+
+// topicLevels is how many levels a topic of the source's client may have.
+func (src *source) topicLevels() int {
+	l := src.b.limits.Load()
+	if src.cn != nil {
+		l = src.cn.limits
+	}
+	if n := l.session.TopicLevels; n > 0 {
+		return int(n)
+	}
+	return topic.MaxLevels
 }

@@ -100,6 +100,7 @@ const (
 	DropDenied    = "denied"     // the publisher was not allowed to publish to its topic
 	DropDelayed   = "delayed"    // delayed publishing is off or full, or the topic says no delay
 	DropRewrite   = "rewrite"    // a rule made of its topic what is none
+	DropLevels    = "levels"     // its topic has more levels than Limits.TopicLevels
 	DropNoMember  = "no_member"  // no member of a shared subscription could take it
 )
 
@@ -136,6 +137,7 @@ type counters struct {
 	dropIgnored   atomic.Uint64
 	dropRetained  atomic.Uint64
 	dropDelayed   atomic.Uint64
+	dropLevels    atomic.Uint64
 	dropRewrite   atomic.Uint64
 	dropNoMember  atomic.Uint64
 	dropDenied    atomic.Uint64
@@ -220,6 +222,7 @@ func (b *Broker) Stats() Stats {
 			DropDenied:    c.dropDenied.Load(),
 			DropDelayed:   c.dropDelayed.Load(),
 			DropRewrite:   c.dropRewrite.Load(),
+			DropLevels:    c.dropLevels.Load(),
 			DropNoMember:  c.dropNoMember.Load(),
 		},
 		PushedBack:    c.pushedBack.Load(),

@@ -119,6 +119,53 @@ var limitCases = []testCase{
 		other.ping()
 		sub.ping()
 	}},
+	{"TopicsOfTenThousandLevelsAreRefused", func(r *run) { // reason codes 0x90 and 0x8F
+		deep := strings.Repeat("a/", 10_000) + "b"
+		for _, v := range versions {
+			sub, p := r.clientOf(v, "sub"), r.clientOf(v, "p")
+			sub.subscribe("#", 2)
+			ack := p.suback(&packet.Subscribe{Subscriptions: []packet.Subscription{{Filter: deep}, {Filter: "x", QoS: 1}, {Filter: strings.Repeat("+/", 10_000) + "#"}}})
+			refused := packet.TopicFilterInvalid
+			if v < packet.V5 {
+				refused = packet.UnspecifiedError // all that it has
+			}
+			require.Equal(r, []packet.ReasonCode{refused, 1, refused}, ack.Codes)
+			for q := packet.AtMostOnce; q <= packet.ExactlyOnce; q++ {
+				code := p.publishPacket(&packet.Publish{Topic: deep, QoS: q})
+				if v >= packet.V5 && q > 0 {
+					require.Equal(r, packet.TopicNameInvalid, code)
+				}
+			}
+			sub.ping()
+			p.retain(deep, "r", 1)
+			require.Zero(r, r.broker.Stats().Retained)
+			p.publish(strings.Repeat("a/", 127)+"b", "m", 1) // 128 are not too many
+			sub.message(strings.Repeat("a/", 127)+"b", "m")
+			sub.disconnect(packet.NormalDisconnection)
+			p.disconnect(packet.NormalDisconnection)
+		}
+	}},
+	{"SubscriptionsAboveTheLimitsAreRefused", func(r *run) { // reason code 0x97
+		r.start(&broker.Config{Limits: session.Limits{MaxSubscriptions: 100, SubscriptionBytes: 70_000}})
+		p, pub := r.client("p"), r.client("pub")
+		var many []packet.Subscription
+		for i := range 150 {
+			many = append(many, packet.Subscription{Filter: fmt.Sprint("f/", i)})
+		}
+		for i, code := range p.suback(&packet.Subscribe{Subscriptions: many}).Codes {
+			require.Equal(r, i >= 100, code == packet.QuotaExceeded, "%d: %v", i, code)
+		}
+		require.Equal(r, 100, r.broker.Stats().Subscriptions)
+		require.Equal(r, []packet.ReasonCode{0, 0}, p.unsubscribe("f/0", "f/1"))
+		long := strings.Repeat("l", 65_535)
+		require.Equal(r, []packet.ReasonCode{0, packet.QuotaExceeded}, p.suback(&packet.Subscribe{Subscriptions: []packet.Subscription{
+			{Filter: long}, {Filter: long[:10_000]},
+		}}).Codes, "their bytes have a limit too")
+		pub.publish(long, "m", 0)
+		p.message(long, "m")
+		pub.publish("f/99", "m", 0)
+		p.message("f/99", "m")
+	}},
 	{"HugePacketIsRefusedAtItsHeader", func(r *run) { // Section 4.13: before 256 MB have arrived
 		p, other := r.client("p"), r.client("other")
 		p.sendRaw([]byte{0x30, 0xFF, 0xFF, 0xFF, 0x7F})

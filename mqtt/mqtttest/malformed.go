@@ -99,10 +99,62 @@ func makeMalformedCases() []testCase {
 				p := r.clientOf(v, "bad")
 				p.sendRaw(wires[v])
 				p.expectDisconnect(bad.codes...)
+				p = r.clientOf(v, "bad") // in single bytes
+				p.dribble(wires[v])
+				p.expectDisconnect(bad.codes...)
+				p = r.clientOf(v, "bad") // between others, in one piece
+				p.sendRaw(slices.Concat([]byte{0xC0, 0}, wires[v], []byte{0xC0, 0}))
+				expect[*packet.Pingresp](p)
+				p.expectDisconnect(bad.codes...)
 				pub.publish("others", "m", 1)
 				sub.message("others", "m")
 			}
 			require.Zero(r, r.broker.Stats().Retained)
+		}})
+	}
+	for _, kind := range badProperties {
+		cases = append(cases, testCase{kind.name + "IsRefused", func(r *run) {
+			other := r.client("other")
+			for _, bad := range kind.wires {
+				p := r.client("bad")
+				p.sendRaw(bad.wire)
+				p.expectDisconnect(bad.codes...)
+			}
+			other.ping()
+		}})
+	}
+	return cases
+}
+
+var malformedStreamCases = makeMalformedStreamCases()
+
+// makeMalformedStreamCases makes a case of each bad packet on a data stream: the
+// stream ends, and neither the connection nor another stream of it does.
+func makeMalformedStreamCases() []testCase {
+	var kinds []badKind
+	for _, bad := range slices.Concat(badPackets, badStrings) {
+		kinds = append(kinds, badKind{bad.name, []badWire{{bad.wire, bad.codes}}})
+	}
+	var cases []testCase
+	for _, kind := range append(kinds, badProperties...) {
+		cases = append(cases, testCase{kind.name + "OnADataStreamEndsThatStream", func(r *run) {
+			c, pub := r.client("c"), r.client("pub")
+			other := c.openStream()
+			other.nextID = 100
+			other.subscribe("t", 1)
+			for i, bad := range kind.wires {
+				d := c.openStream()
+				if i%2 == 0 {
+					d.sendRaw(bad.wire)
+				} else {
+					d.dribble(bad.wire)
+				}
+				d.expectEnd()
+			}
+			c.ping()
+			pub.publish("t", "m", 1)
+			other.message("t", "m")
+			require.Equal(r, []packet.ReasonCode{packet.Success}, c.unsubscribe("t"), "the connection lives")
 		}})
 	}
 	return cases

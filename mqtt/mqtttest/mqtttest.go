@@ -82,6 +82,7 @@ var groups = [][]testCase{
 	sessionCases,
 	limitCases,
 	malformedCases,
+	pieceCases,
 	serverCases,
 	clientCases,
 	statementCases,
@@ -99,6 +100,8 @@ func Run(t *testing.T, c Carrier) {
 		runCases(t, c, behaviourCases)
 		runCases(t, c, clientStreamCases)
 		runCases(t, c, authStreamCases)
+		runCases(t, c, malformedStreamCases)
+		runCases(t, c, pieceStreamCases)
 	}
 }
 

@@ -3,6 +3,8 @@ package session
 import (
 	"math"
 	"time"
+
+	"github.com/anyquic/anyquic/mqtt/topic"
 )
 
 // Limits bound what one session may hold. Zero values are defaults.
@@ -34,6 +36,9 @@ type Limits struct {
 	SessionExpiryMax time.Duration
 	// KeepAliveMax caps the keep-alive of MQTT 5 clients, in seconds; 0: none.
 	KeepAliveMax uint16
+	// TopicLevels is how many levels a topic name or a filter may have: 128, see
+	// [topic.MaxLevels]. More are refused with 0x90 or 0x8F.
+	TopicLevels uint16
 }
 
 // never is the Session Expiry Interval of a session that does not expire
@@ -64,6 +69,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.SubscriptionBytes <= 0 {
 		l.SubscriptionBytes = 4 << 20
+	}
+	if l.TopicLevels == 0 {
+		l.TopicLevels = topic.MaxLevels
 	}
 	if l.SessionExpiryMax == 0 {
 		l.SessionExpiryMax = 24 * time.Hour

@@ -214,7 +214,7 @@ func onData(stream mqtt.StreamID) int32 {
 // are not affected [MQTT-3.8.4-5].
 func (s *Session) refusal(filter string) packet.ReasonCode {
 	switch {
-	case topic.Levels(filter) > topic.MaxLevels:
+	case topic.Levels(filter) > int(s.limits.TopicLevels):
 		return packet.TopicFilterInvalid
 	case len(s.subs) >= s.limits.MaxSubscriptions || s.filters+len(filter) > s.limits.SubscriptionBytes:
 		return packet.QuotaExceeded

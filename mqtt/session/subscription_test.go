@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -209,4 +210,38 @@ func TestTheFiltersOfASessionAreBoundedInBytes(t *testing.T) {
 	b.s.Subscribed(b.now, mqtt.ControlStream, 5, []packet.ReasonCode{packet.NotAuthorized})
 	b.sent()
 	require.Equal(t, []packet.ReasonCode{1}, grant(subscribe(6, "ggg")))
+}
+
+func TestAMillionSubscriptionsOfOneClientStopAtTheLimit(t *testing.T) {
+	b := connected(t, session.Limits{}, packet.Properties{})
+	const all, each = 1_000_000, 10_000
+	granted, refused := 0, 0
+	for from := 0; from < all; from += each {
+		var filters []string
+		for i := range each {
+			filters = append(filters, fmt.Sprint("f/", from+i))
+		}
+		for range b.receive(subscribe(1, filters...)) {
+			b.s.Subscribed(b.now, mqtt.ControlStream, 1, nil)
+		}
+		for _, code := range b.sent()[0].(*packet.Suback).Codes {
+			switch code {
+			case 1:
+				granted++
+			case packet.QuotaExceeded:
+				refused++
+			}
+		}
+	}
+	require.Equal(t, 65_536, granted)
+	require.Equal(t, all-65_536, refused)
+	require.Len(t, b.subscriptions(), granted)
+	require.True(t, b.s.Connected())
+}
+
+func TestFiltersWithMoreLevelsThanTheLimitAreRefused(t *testing.T) {
+	b := connected(t, session.Limits{TopicLevels: 3}, packet.Properties{})
+	b.receive(subscribe(1, "a/b/c", "a/b/c/d", "+/+/+/#"))
+	b.s.Subscribed(b.now, mqtt.ControlStream, 1, nil)
+	require.Equal(t, []packet.Packet{&packet.Suback{PacketID: 1, Codes: []packet.ReasonCode{1, 0x8F, 0x8F}}}, b.sent())
 }
