@@ -74,6 +74,8 @@ type limitsConfig struct {
 	MaxInflight       uint16 `yaml:"max-inflight"`
 	TopicAliasMaximum uint16 `yaml:"topic-alias-maximum"`
 	MaxSubscriptions  int    `yaml:"max-subscriptions"`
+	SubscriptionBytes int    `yaml:"subscription-bytes"`
+	TopicLevels       uint16 `yaml:"topic-levels"`
 	MaxSessions       int    `yaml:"max-sessions"`
 	RetainedMessages  int    `yaml:"retained-messages"`
 	RetainedBytes     int64  `yaml:"retained-bytes"`
@@ -120,6 +122,8 @@ func defaults() serveConfig {
 			MaxInflight:       l.MaxInflight,
 			TopicAliasMaximum: l.TopicAliasMaximum,
 			MaxSubscriptions:  l.MaxSubscriptions,
+			SubscriptionBytes: l.SubscriptionBytes,
+			TopicLevels:       l.TopicLevels,
 			MaxSessions:       1_000_000,
 			RetainedMessages:  b.MaxRetained,
 			RetainedBytes:     b.MaxRetainedBytes,
@@ -163,6 +167,8 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.Uint16Var(&c.Limits.MaxInflight, "max-inflight", c.Limits.MaxInflight, "QoS 1 and 2 messages in flight to a client, at most")
 	fs.Uint16Var(&c.Limits.TopicAliasMaximum, "topic-alias-maximum", c.Limits.TopicAliasMaximum, "topic aliases a client may use")
 	fs.IntVar(&c.Limits.MaxSubscriptions, "max-subscriptions", c.Limits.MaxSubscriptions, "subscriptions of one client")
+	fs.IntVar(&c.Limits.SubscriptionBytes, "subscription-bytes", c.Limits.SubscriptionBytes, "bytes of all topic filters of one client")
+	fs.Uint16Var(&c.Limits.TopicLevels, "topic-levels", c.Limits.TopicLevels, "levels of a topic or a filter")
 	fs.IntVar(&c.Limits.MaxSessions, "max-sessions", c.Limits.MaxSessions, "sessions with and without a connection, 0 for no limit")
 	fs.IntVar(&c.Limits.RetainedMessages, "retained-messages", c.Limits.RetainedMessages, "retained messages, -1 for no limit")
 	fs.Int64Var(&c.Limits.RetainedBytes, "retained-bytes", c.Limits.RetainedBytes, "bytes of all retained messages, -1 for no limit")
@@ -274,6 +280,8 @@ func (c *serveConfig) resolve() error {
 		{"receive-maximum", int64(c.Limits.ReceiveMaximum)},
 		{"max-inflight", int64(c.Limits.MaxInflight)},
 		{"max-subscriptions", int64(c.Limits.MaxSubscriptions)},
+		{"subscription-bytes", int64(c.Limits.SubscriptionBytes)},
+		{"topic-levels", int64(c.Limits.TopicLevels)},
 		{"connect-timeout", int64(c.Timeouts.Connect)},
 		{"stall-timeout", int64(c.Timeouts.Stall)},
 		{"hold-timeout", int64(c.Timeouts.Hold)},
@@ -373,6 +381,8 @@ func (c *serveConfig) brokerConfig() *broker.Config {
 			TopicAliasMaximum: c.Limits.TopicAliasMaximum,
 			MaxInflight:       c.Limits.MaxInflight,
 			MaxSubscriptions:  c.Limits.MaxSubscriptions,
+			SubscriptionBytes: c.Limits.SubscriptionBytes,
+			TopicLevels:       c.Limits.TopicLevels,
 			SessionExpiryMax:  c.Timeouts.SessionExpiry,
 			KeepAliveMax:      uint16(c.Timeouts.KeepAlive / time.Second),
 		},

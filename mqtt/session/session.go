@@ -53,7 +53,6 @@ type Session struct {
 	version    packet.Version
 	silent     bool      // the client gets no packets: it has gone, takes no CONNACK, or has its DISCONNECT
 	zeroExpiry bool      // CONNECT asked for Session Expiry Interval 0
-	bridge     bool      // CONNECT says that the client is a bridge of MQTT 3.x
 	maxPacket  uint32    // the client's Maximum Packet Size; 0: none
 	bytes      int       // cost of all messages that wait or are in flight
 	seq        uint64    // of the message queued last
@@ -71,6 +70,7 @@ type Session struct {
 	expiry     uint32 // seconds from the end of the connection to that of the session
 	connection uint32 // counts Attach
 	aliasIn    int32  // bytes of the topics behind the client's aliases, on all streams
+	bridge     bool   // CONNECT says that the client is a bridge of MQTT 3.x
 	answers    int32  // of the connection: packets other than PUBLISH that wait in lanes, by weight
 
 	// since is when the last packet was received, or when the connection ended.
