@@ -40,7 +40,7 @@ var everyCarrier = []string{"tcp", "tls", "ws", "wss", "wss+h3", "quic", "wt"}
 func TestUsersAndRulesHoldOnEveryCarrier(t *testing.T) {
 	users := writeFile(t, "users", userLine(t, "alice", "of alice")+userLine(t, "bob", "of bob", "--scram"))
 	rules := writeFile(t, "rules", "allow both own/%u/#\n")
-	s := startServe(t, "--users", users, "--acl", rules)
+	s := startServe(t, "--users", users, "--acl", rules, "--auth-timeout", "1m") // a password takes a while with the race detector
 	for _, carrier := range everyCarrier {
 		t.Run(carrier, func(t *testing.T) {
 			as := func(name string, args ...string) []string {

@@ -110,6 +110,9 @@ func TestConnectionsThatBreakAtRandomLoseAndDuplicateNothing(t *testing.T) {
 						switch random.IntN(20) {
 						case 0:
 							b.drop()
+							if random.IntN(2) == 0 { // it may come back, and be dropped again at once or later
+								time.Sleep(time.Duration(random.IntN(8000)) * time.Millisecond)
+							}
 						case 1: // a black-out
 							b.hide()
 							time.Sleep(time.Duration(random.IntN(100)) * time.Second)

@@ -26,6 +26,11 @@ type Limits struct {
 	TopicAliasMaximum uint16
 	// MaxInflight caps the client's own Receive Maximum: 1024.
 	MaxInflight uint16
+	// KeepAliveMax caps the keep-alive of MQTT 5 clients, in seconds; 0: none.
+	KeepAliveMax uint16
+	// TopicLevels is how many levels a topic name or a filter may have: 128, see
+	// [topic.MaxLevels]. More are refused with 0x90 or 0x8F.
+	TopicLevels uint16
 	// MaxSubscriptions is how many filters the session may subscribe to: 65536.
 	MaxSubscriptions int
 	// SubscriptionBytes bounds the topic filters of a session together, each of
@@ -34,11 +39,6 @@ type Limits struct {
 	// SessionExpiryMax caps the Session Expiry Interval and is the life of a
 	// 3.x session without clean session: 24 hours; negative: no cap.
 	SessionExpiryMax time.Duration
-	// KeepAliveMax caps the keep-alive of MQTT 5 clients, in seconds; 0: none.
-	KeepAliveMax uint16
-	// TopicLevels is how many levels a topic name or a filter may have: 128, see
-	// [topic.MaxLevels]. More are refused with 0x90 or 0x8F.
-	TopicLevels uint16
 }
 
 // never is the Session Expiry Interval of a session that does not expire

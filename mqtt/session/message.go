@@ -80,14 +80,19 @@ func (m *Message) Expired(now time.Time) bool {
 }
 
 // remaining is the Message Expiry Interval to send now: what was received
-// minus the time that m has waited here [MQTT-3.3.2-6], in seconds, rounded up
-// so that a message that did not wait keeps its value.
+// minus the time that m has waited here [MQTT-3.3.2-6], in seconds, rounded to the
+// nearest, but 0 only when nothing is left. A message that did not wait keeps its
+// value, even if the writer's now is a little earlier than the message's.
 func (m *Message) remaining(now time.Time) packet.Opt[uint32] {
 	if m.Expires.IsZero() {
 		return packet.Opt[uint32]{}
 	}
 	left := max(m.Expires.Sub(now), 0)
-	return packet.Some(uint32((left + time.Second - 1) / time.Second))
+	seconds := uint32(left.Round(time.Second) / time.Second)
+	if left > 0 {
+		seconds = max(seconds, 1)
+	}
+	return packet.Some(seconds)
 }
 
 // A Delivery says how a message goes to one subscriber.

@@ -54,16 +54,10 @@ func TestAUnitIsInOneBatch(t *testing.T) {
 	var n atomic.Int32
 	m := store.NewMemory(nil)
 	g := store.NewGroup(m, store.GroupConfig{})
-	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for i := range 500 {
 				g.Begin()
 				put(g, fmt.Sprintf("a%d-%d", w, i))
 				put(g, fmt.Sprintf("b%d-%d", w, i))
@@ -75,7 +69,17 @@ func TestAUnitIsInOneBatch(t *testing.T) {
 			}
 		})
 	}
-	for range 200 {
+	written := make(chan struct{})
+	go func() { // ends with the writers
+		defer close(written)
+		wg.Wait()
+	}()
+	for looking := true; looking; {
+		select {
+		case <-written:
+			looking = false
+		default:
+		}
 		var a, b int
 		for _, k := range keys(t, m) {
 			if k[0] == 'a' {
@@ -86,10 +90,9 @@ func TestAUnitIsInOneBatch(t *testing.T) {
 		}
 		require.Equal(t, a, b)
 	}
-	close(stop)
-	wg.Wait()
 	require.NoError(t, g.Close())
-	require.Len(t, keys(t, m), 2*int(n.Load()))
+	require.EqualValues(t, 4*500, n.Load())
+	require.Len(t, keys(t, m), 2*4*500)
 }
 
 func TestAGroupTriesAgainUntilTheStoreTakesIt(t *testing.T) {
