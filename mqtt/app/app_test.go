@@ -26,7 +26,7 @@ func inside(t *testing.T, a *app.App) *broker.Broker {
 	b, err := broker.New(nil)
 	require.NoError(t, err)
 	served := make(chan error, 1)
-	go func() { served <- a.ServeBroker(t.Context(), b) }() // ends with Close
+	go func() { served <- a.ServeBroker(context.Background(), b) }() // ends with Close; the test's context ends before that
 	t.Cleanup(func() {
 		require.NoError(t, a.Close())
 		require.ErrorIs(t, <-served, app.ErrClosed)
