@@ -24,6 +24,7 @@ type clientConn struct {
 	opening map[*exchange]context.CancelFunc // requests that wait for a stream; guarded by mu
 	goneAt  uint64                           // requests from this stream on are not processed; guarded by mu
 	retired bool                             // takes no request any more; guarded by mu
+	ended   bool                             // run waits for the goroutines that there are; guarded by mu
 	idle    *time.Timer                      // guarded by mu; nil: no timeout
 }
 
@@ -69,12 +70,24 @@ func (cc *clientConn) run() {
 	cc.mu.Unlock()
 	<-cc.qc.Context().Done()
 	cc.mu.Lock()
-	cc.retired = true
+	cc.retired, cc.ended = true, true
 	if cc.idle != nil {
 		cc.idle.Stop()
 	}
 	cc.mu.Unlock()
 	cc.wg.Wait()
+}
+
+// spawn runs f, which ends with the connection, in a goroutine of its own. It
+// reports false, and f is not run, if the connection has ended already.
+func (cc *clientConn) spawn(f func()) bool {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	if cc.ended {
+		return false
+	}
+	cc.wg.Go(f)
+	return true
 }
 
 // acceptBidi hands over the streams that the server opens. It ends with the

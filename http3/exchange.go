@@ -170,7 +170,7 @@ func (x *exchange) send() error {
 		if waits {
 			x.proceed = make(chan struct{})
 		}
-		x.cc.wg.Go(x.sendBody) // ends with the body, which finish closes
+		x.cc.spawn(x.sendBody) // ends with the body, which finish closes
 	case x.method() == http.MethodConnect:
 		err = x.s.flushHeaders()
 		x.bodySent.Store(true)
@@ -467,10 +467,12 @@ func (x *exchange) response(h *responseHead) *http.Response {
 	case x.method() == http.MethodHead, h.status == http.StatusNoContent, h.status == http.StatusNotModified:
 		resp.Body = http.NoBody
 		x.s.counter.declared = 0 // https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1
-		x.cc.wg.Go(func() {      // ends with the stream
+		if !x.cc.spawn(func() {  // ends with the stream
 			_, _ = io.Copy(io.Discard, x.s) // nobody is interested
 			x.finish()
-		})
+		}) {
+			x.finish()
+		}
 		return resp
 	case h.contentLength <= 0 && x.s.atEnd():
 		resp.ContentLength = 0

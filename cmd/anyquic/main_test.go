@@ -31,7 +31,7 @@ func anyquic(t *testing.T, args ...string) (code int, stdout, stderr string) {
 
 func anyquicWithInput(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	var out bytes.Buffer
 	var errs buffer // the servers of a benchmark write to it too
@@ -242,7 +242,7 @@ func TestMetricsCountAndHealthAnswers(t *testing.T) {
 func TestServerThatEndsTellsItsClients(t *testing.T) {
 	s := startServe(t)
 	var out, errs buffer
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	code := make(chan int, 1)
 	go func() { // ends with cancel

@@ -271,13 +271,16 @@ func (in *inlet) receive(c *client, p packet.Packet, t packet.Type) bool {
 		src.authorizeSubscribe(s)
 	}
 	cn.b.durable.throttle(src)
-	if t == packet.SUBSCRIBE || t == packet.UNSUBSCRIBE {
+	subscribes := t == packet.SUBSCRIBE || t == packet.UNSUBSCRIBE
+	if subscribes {
 		c.subscribing.Lock()
-		defer c.subscribing.Unlock()
 	}
 	c.mu.Lock()
 	if c.conn != cn || cn.closing {
 		c.mu.Unlock()
+		if subscribes {
+			c.subscribing.Unlock()
+		}
 		return false
 	}
 	in.fx = c.s.Receive(in.fx[:0], src.now, in.stream.ID(), p)
@@ -295,6 +298,9 @@ func (in *inlet) receive(c *client, p packet.Packet, t packet.Type) bool {
 	if len(in.fx) > 0 {
 		cn.b.apply(src, c, in.fx)
 		clear(in.fx)
+	}
+	if subscribes {
+		c.subscribing.Unlock() // before a pause: who revokes subscriptions waits for it
 	}
 	if paused {
 		return in.pause(c)

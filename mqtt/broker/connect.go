@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/anyquic/anyquic/mqtt"
@@ -128,11 +129,21 @@ func (cn *conn) refuseError(err error) {
 func (cn *conn) refused(id string, code packet.ReasonCode, reason string) {
 	cn.b.countRefused(code)
 	cn.b.log.LogAttrs(context.Background(), slog.LevelInfo, "mqtt: refused",
-		slog.String("client", id),
+		slog.String("client", shortened(id)),
 		slog.String("remote", addrString(cn.link)),
 		slog.String("carrier", string(cn.link.Carrier())),
 		slog.String("code", codeString(code)),
 		slog.String("reason", reason))
+}
+
+// shortened returns the beginning of what somebody unknown has sent, for the log,
+// which it must not fill.
+func shortened(s string) string {
+	const most = 128
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
 // refuse answers CONNECT with a failure, and gives the peer time to read it.

@@ -17,12 +17,15 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 				b.durable.refuse(src, c, e)
 				continue
 			}
+			// Before the unit, which others' commits wait for: a hook may take its time.
+			_, name := splitDelayed(e.Message.Publish.Topic)
+			may := src.mayPublish(name)
 			if b.durable != nil {
 				src.beginUnit(c, e)
 			}
 			src.ack, src.owed = target{c, e.Stream, e.PacketID}, nil
 			code := packet.NotAuthorized
-			if _, name := splitDelayed(e.Message.Publish.Topic); src.mayPublish(name) {
+			if may {
 				code = b.accept(src, c, e.Message)
 			}
 			owed := src.owed

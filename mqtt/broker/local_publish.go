@@ -121,6 +121,7 @@ func (src *source) pushUntil(l *Local, e *LocalMessage) bool {
 			src.dropped++
 			return false
 		}
+		src.interrupt()
 		src.wait(c, wait)
 	}
 }

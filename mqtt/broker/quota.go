@@ -123,7 +123,8 @@ type admission struct {
 	q        *Quotas
 	rate     *rate.Limiter // nil: no limit
 	addrs    map[netip.Prefix]*addrUse
-	sweepAt  int // entries of addrs at which those without use are removed
+	sweepAt  int       // entries of addrs at which those without use are removed
+	swept    time.Time // when that was last
 	refusing int
 }
 
@@ -181,14 +182,15 @@ func (a *admission) use(p netip.Prefix, now time.Time) *addrUse {
 	if u := a.addrs[p]; u != nil {
 		return u
 	}
-	if len(a.addrs) >= a.sweepAt {
+	if full := len(a.addrs) >= maxAddrs; len(a.addrs) >= a.sweepAt && (!full || now.Sub(a.swept) >= time.Second) {
+		a.swept = now
 		for k, u := range a.addrs {
 			// One whose rate has not recovered must not get it back by going away.
 			if u.conns == 0 && (u.rate == nil || u.rate.TokensAt(now) >= float64(u.rate.Burst())) {
 				delete(a.addrs, k)
 			}
 		}
-		a.sweepAt = max(1024, 2*len(a.addrs))
+		a.sweepAt = min(maxAddrs, max(1024, 2*len(a.addrs)))
 	}
 	if len(a.addrs) >= maxAddrs {
 		return nil

@@ -84,6 +84,10 @@ var lenient = []rule{
 		"mochi", `^CONNECT: .*reserved bit not 0`, "MQTT 3.1, Section 3.1: the bit is not used",
 		"10 0F 0006 'MQIsdp' 03 03 0000 0001 'c'",
 	},
+	{
+		"mochi", `^CONNECT: .*protocol version`, "not in a standard: bridges of MQTT 3.x set bit 7 of the protocol level, and servers that do not know that may refuse it [MQTT-3.1.2-2]",
+		"10 0D 0004 'MQTT' 84 02 0000 0001 'c'",
+	},
 	{"mochi", `^CONNECT: .*will flag no payload`, "Section 3.1.3.4: binary data, which may be empty (1.5.6)",
 		"10 13 0004 'MQTT' 05 06 0000 00 0000 00 0001 't' 0000"},
 	{"mochi", `^PUBLISH: .*contained subscription identifier`, "Section 3.3.2.3.8: servers send it; only a client must not (MQTT-3.3.4-6), which is for the session to see",

@@ -77,5 +77,8 @@ func (s *Session) Revoke(filter string) bool {
 		return false
 	}
 	s.deleteSub(filter)
+	if s.Durable() {
+		s.journal.Unsubscribed(filter)
+	}
 	return true
 }
