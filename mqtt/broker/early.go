@@ -30,7 +30,8 @@ func (cn *conn) early(policy mqtt.EarlyPolicy, p *packet.Connect) bool {
 	return true
 }
 
-// disturbs reports whether p would end a session or another's connection.
+// disturbs reports whether p would end a session or another's connection, or take
+// something from a session.
 func (b *Broker) disturbs(p *packet.Connect) bool {
 	b.mu.Lock()
 	c := b.sessions[p.ClientID]
@@ -40,7 +41,7 @@ func (b *Broker) disturbs(p *packet.Connect) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return p.CleanStart || c.conn != nil
+	return p.CleanStart || c.conn != nil || c.s.Lessens(p)
 }
 
 // handshake waits until the client is known. It reports false if that fails.

@@ -31,9 +31,6 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 			owed := src.owed
 			if owed != nil {
 				src.interrupt()
-				if owed.hash == 0 {
-					owed.hash = src.unit.hashed()
-				}
 			}
 			src.ack, src.owed = target{}, nil
 			switch {

@@ -55,7 +55,7 @@ func (src *source) owe() *owed {
 		return nil
 	}
 	if src.owed == nil {
-		src.owed = &owed{c: src.ack.c, stream: src.ack.stream, id: src.ack.id}
+		src.owed = &owed{c: src.ack.c, stream: src.ack.stream, id: src.ack.id, hash: src.unit.hashed()}
 		src.owed.parts.Store(1)
 	}
 	src.owed.parts.Add(1)
@@ -137,9 +137,7 @@ func (src *source) spillTo(c *client, m *session.Message, d session.Delivery) bo
 	}
 	e.d.SubscriptionIDs = slices.Clone(d.SubscriptionIDs)
 	c.spill.bytes += cost
-	if e.owed = src.owe(); e.owed != nil && e.owed.hash == 0 {
-		e.owed.hash = src.unit.hashed()
-	}
+	e.owed = src.owe()
 	c.spill.list = append(c.spill.list, e)
 	c.conn.spilling.Store(true)
 	return true

@@ -183,7 +183,7 @@ func (m *machine) finish(f *flight, r Result, err error) {
 	}
 	m.unlink(f)
 	if f.qos == packet.AtMostOnce {
-		m.outbound.finishZero()
+		m.outbound.finishZero(f)
 	}
 	m.log.done(f)
 	if f.id != 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/anyquic/anyquic/mqtt/packet"
 )
@@ -81,8 +82,14 @@ func (m *machine) enqueue(f *flight) {
 	m.queued += f.cost()
 }
 
-// finishZero is for a flight with QoS 0 that is finished: always the oldest.
-func (o *outbound) finishZero() {
+// finishZero is for a flight with QoS 0 that is finished: the oldest, but for one that
+// is taken back.
+func (o *outbound) finishZero(f *flight) {
+	i := slices.Index(o.zeros, f)
+	if i < 0 {
+		return
+	}
+	copy(o.zeros[1:i+1], o.zeros[:i])
 	o.zeros[0] = nil
 	if o.zeros = o.zeros[1:]; len(o.zeros) == 0 {
 		o.zeros = nil

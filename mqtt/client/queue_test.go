@@ -193,3 +193,22 @@ func TestANewClientCanBeClosedWhileItConnects(t *testing.T) {
 		require.ErrorIs(t, err, net.ErrClosed)
 	})
 }
+
+func TestAMessageThatIsTakenBackIsNotTheOldestWithQoS0(t *testing.T) {
+	flightOf := func(topic string, q packet.QoS) *flight {
+		f, err := newFlight(&packet.Publish{Topic: topic, QoS: q}, packet.V5)
+		require.NoError(t, err)
+		return f
+	}
+	m := newMachine(machineConfig{version: packet.V5, inflightMax: 10, receiveMaximum: 10})
+	oldest, kept, newest := flightOf("oldest", 0), flightOf("kept", 1), flightOf("newest", 0)
+	for _, f := range []*flight{oldest, kept, newest} {
+		require.NoError(t, m.submit(f))
+	}
+	m.giveUp(newest) // its file could not be written
+	require.True(t, m.dropZero())
+	require.False(t, m.dropZero())
+	require.Same(t, kept, m.outbound.first)
+	require.Equal(t, 1, m.flights)
+	require.Equal(t, kept.cost(), m.queued)
+}

@@ -49,10 +49,7 @@ func (s *Session) Attach(now time.Time, c *packet.Connect, a Attach) {
 	// [MQTT-3.1.2-26], [MQTT-3.1.2-27]
 	s.aliases.max = min(asked.TopicAliasMaximum.Or(0), maxAliasesOut)
 
-	want := asked.SessionExpiry.Or(0)
-	if c.Version < packet.V5 && !c.CleanStart {
-		want = never
-	}
+	want := wantedExpiry(c)
 	s.zeroExpiry = want == 0
 	s.expiry = s.limits.capExpiry(want)
 
@@ -78,6 +75,23 @@ func (s *Session) Attach(now time.Time, c *packet.Connect, a Attach) {
 		s.journal.on = true
 	}
 	s.tellState()
+}
+
+// wantedExpiry returns the Session Expiry Interval that CONNECT asks for, in seconds.
+func wantedExpiry(c *packet.Connect) uint32 {
+	switch {
+	case c.Version < packet.V5 && !c.CleanStart:
+		return never
+	case c.Version < packet.V5 || c.Properties == nil:
+		return 0
+	}
+	return c.Properties.SessionExpiry.Or(0)
+}
+
+// Lessens reports whether Attach with c would take something from a session that has
+// no connection: its will, which is not sent then, or of its life.
+func (s *Session) Lessens(c *packet.Connect) bool {
+	return s.will != nil || s.limits.capExpiry(wantedExpiry(c)) < s.expiry
 }
 
 func (s *Session) newConnack(c *packet.Connect, a Attach, want uint32, wantsInfo bool) *packet.Connack {

@@ -201,3 +201,20 @@ func TestAClientThatTakesNoConnackIsDisconnected(t *testing.T) {
 	}}, session.Attach{ResponseInfo: "response/topics/of/a/length/that/is/not/small"})
 	require.Empty(t, ack.Properties.ResponseInfo)
 }
+
+func TestAConnectLessensASessionByItsWillAndItsLife(t *testing.T) {
+	hour := &packet.Properties{SessionExpiry: packet.Some[uint32](3600)}
+	s := session.New("c", session.Limits{})
+	s.Attach(start, &packet.Connect{Version: packet.V5, Properties: hour}, session.Attach{})
+	s.Detach(nil, start)
+	require.False(t, s.Lessens(&packet.Connect{Version: packet.V5, Properties: hour}))
+	require.False(t, s.Lessens(&packet.Connect{Version: packet.V311}), "which lives for ever")
+	require.True(t, s.Lessens(&packet.Connect{Version: packet.V5}))
+	require.True(t, s.Lessens(&packet.Connect{Version: packet.V311, CleanStart: true}))
+	require.True(t, s.Lessens(&packet.Connect{Version: packet.V5, Properties: &packet.Properties{SessionExpiry: packet.Some[uint32](3599)}}))
+
+	will := &packet.Will{Topic: "t", Properties: &packet.Properties{WillDelay: packet.Some[uint32](60)}}
+	s.Attach(start, &packet.Connect{Version: packet.V5, Properties: hour, Will: will}, session.Attach{SessionPresent: true})
+	s.Detach(nil, start)
+	require.True(t, s.Lessens(&packet.Connect{Version: packet.V5, Properties: hour}), "the will is pending")
+}

@@ -294,3 +294,15 @@ func TestMessagesThatExpireOrDoNotFitLeaveTheJournal(t *testing.T) {
 	require.Len(t, w.inflight, 1)
 	same(t, b.s.Save(), w.saved())
 }
+
+func TestTheJournalIsToldOfARevokedSubscription(t *testing.T) {
+	j := newTwin(t)
+	s := session.New("c", session.Limits{})
+	s.SetJournal(j)
+	s.Attach(start, &packet.Connect{Version: packet.V5, Properties: &packet.Properties{SessionExpiry: packet.Some[uint32](60)}}, session.Attach{})
+	s.Receive(nil, start, mqtt.ControlStream, &packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "secret/#"}}})
+	s.Subscribed(start, mqtt.ControlStream, 1, nil)
+	require.Contains(t, j.subs, "secret/#")
+	require.True(t, s.Revoke("secret/#"))
+	require.Empty(t, j.subs)
+}
