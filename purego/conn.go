@@ -29,7 +29,7 @@ type conn struct {
 
 	client   bool
 	incoming *incoming   // a server's
-	early    bool        // early data was possible when Dial began
+	gate     *answerGate // of a client for whom early data was possible when Dial began
 	timed    atomic.Bool // closed by expire
 
 	// A client's addresses are kept here: quic-go replaces its socket during
@@ -140,18 +140,18 @@ func (c *conn) complete() bool {
 }
 
 func (c *conn) OpenStream(ctx context.Context) (transport.Stream, error) {
-	qs, err := c.qc.OpenStreamSync(ctx)
+	qs, err := openStream(ctx, c, c.qc.OpenStream, c.qc.OpenStreamSync)
 	if err != nil {
-		return nil, c.err(err)
+		return nil, err
 	}
 	c.streamsOpened.Add(1)
 	return newStream(c, qs), nil
 }
 
 func (c *conn) OpenUniStream(ctx context.Context) (transport.SendStream, error) {
-	qs, err := c.qc.OpenUniStreamSync(ctx)
+	qs, err := openStream(ctx, c, c.qc.OpenUniStream, c.qc.OpenUniStreamSync)
 	if err != nil {
-		return nil, c.err(err)
+		return nil, err
 	}
 	c.streamsOpened.Add(1)
 	return newSendStream(c, qs), nil
@@ -179,12 +179,8 @@ func (c *conn) Handshake(ctx context.Context) error {
 	if c.ctx.Err() != nil {
 		return context.Cause(c.ctx)
 	}
-	select {
-	case <-c.qc.HandshakeComplete():
-	case <-c.qc.Context().Done():
-		return c.finish(context.Cause(c.qc.Context()))
-	case <-ctx.Done():
-		return c.orReason(ctx.Err())
+	if err := c.answered(ctx); err != nil {
+		return err
 	}
 	c.next.Do(c.nextConnection)
 	return c.rejected
@@ -193,7 +189,7 @@ func (c *conn) Handshake(ctx context.Context) error {
 // nextConnection finds out whether early data was rejected, and leaves the
 // streams that carried it behind.
 func (c *conn) nextConnection() {
-	if !c.early {
+	if c.gate == nil {
 		return
 	}
 	// quic-go tells it only by refusing to open streams. With a context that
@@ -241,6 +237,9 @@ func (c *conn) tlsState() (t tls.ConnectionState, early, datagrams bool) {
 		return *c.state, c.earlyUsed, c.peerDatagrams
 	}
 	complete := c.complete()
+	if c.gate != nil && !complete {
+		return tls.ConnectionState{ServerName: c.cfg.TLS.ServerName}, false, c.gate.datagrams
+	}
 	s := c.qc.ConnectionState()
 	early = s.Used0RTT && (complete || !c.client)
 	if complete {

@@ -16,6 +16,9 @@ import (
 // the tag, as quic-go counts them.
 const smallDatagram = 1200 - 1 - 20 - 16
 
+// maxEarlyDatagrams is how many go out in 0-RTT: fewer than quic-go's queue holds.
+const maxEarlyDatagrams = 16
+
 // oversize is larger than any packet of quic-go. Trying to send it tells the
 // largest message without sending one.
 var oversize [2048]byte
@@ -37,6 +40,7 @@ type datagrams struct {
 	closed                  bool
 	out, in                 ring
 	sending                 bool     // a goroutine is sending
+	early                   int      // handed over in 0-RTT; of the goroutine that is sending
 	free                    [][]byte // buffers of out for reuse
 	sent, received, dropped uint64
 }
@@ -74,9 +78,14 @@ func (c *conn) startDatagrams() {
 // that is what always can: quic-go must not be asked while it reads the server's
 // transport parameters, which take the place of those that the session promised.
 func (c *conn) maxDatagram() int {
-	if c.client && !c.complete() {
+	if c.inEarlyData() {
 		return smallDatagram
 	}
+	return c.maxDatagramNow()
+}
+
+// maxDatagramNow is maxDatagram as quic-go has it, or 0 if the peer takes none.
+func (c *conn) maxDatagramNow() int {
 	err := c.qc.SendDatagram(oversize[:])
 	if big, ok := errors.AsType[*quic.DatagramTooLargeError](err); ok {
 		return int(big.MaxDatagramPayloadSize)
@@ -140,7 +149,7 @@ func (d *datagrams) drain() {
 			return
 		}
 		d.mu.Unlock()
-		err := d.c.qc.SendDatagram(p)
+		err := d.hand(p)
 		d.mu.Lock()
 		if err == nil {
 			d.sent++
@@ -150,6 +159,21 @@ func (d *datagrams) drain() {
 		d.recycle(p)
 		d.mu.Unlock()
 	}
+}
+
+// hand gives p to quic-go, which copies it and blocks at its own limit. In 0-RTT it
+// must not block (see answerGate): what goes over maxEarlyDatagrams waits here.
+func (d *datagrams) hand(p []byte) (err error) {
+	if c := d.c; c.inEarlyData() {
+		if d.early < maxEarlyDatagrams && c.gate.pass(func() { err = c.qc.SendDatagram(p) }) {
+			d.early++
+			return err
+		}
+		if err := c.answered(context.Background()); err != nil {
+			return err
+		}
+	}
+	return d.c.qc.SendDatagram(p)
 }
 
 // receive takes messages from quic-go until the connection's end.

@@ -139,6 +139,10 @@ func (e *endpoint) Dial(ctx context.Context, addr net.Addr, cfg *transport.Confi
 	if cfg.EarlyData {
 		dial = e.tr.DialEarly
 	}
+	if cfg.EarlyData && cfg.Sessions != nil {
+		c.gate = new(answerGate)
+		c.gate.keep(tlsConf)
+	}
 	e.stats.outgoing.Add(1)
 	qc, err := dial(dctx, addr, tlsConf, qconf)
 	if err != nil {
@@ -156,7 +160,11 @@ func (e *endpoint) Dial(ctx context.Context, addr net.Addr, cfg *transport.Confi
 	}
 	c.local.Store(&localAddr{qc.LocalAddr()})
 	context.AfterFunc(qc.Context(), c.ended)
-	c.early = cfg.EarlyData && cfg.Sessions != nil
+	if c.inEarlyData() {
+		if err := c.promised(dctx); err != nil {
+			return nil, c.giveUp(ctx, err)
+		}
+	}
 	if c.complete() {
 		// Nobody has sent early data. If the server would have refused it,
 		// nobody needs to know.
@@ -167,6 +175,20 @@ func (e *endpoint) Dial(ctx context.Context, addr net.Addr, cfg *transport.Confi
 	}
 	c.startDatagrams()
 	return c, nil
+}
+
+// giveUp ends c, which Dial does not return because of err, of c or of ctx.
+func (c *conn) giveUp(ctx context.Context, err error) error {
+	switch {
+	case c.ctx.Err() != nil:
+		return err
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	default:
+		err = transport.ErrHandshakeTimeout
+	}
+	c.CloseWithError(0, "")
+	return err
 }
 
 // peerAddr returns addr as the socket wants it.

@@ -115,6 +115,12 @@ func (c *conn) err(err error) error {
 	return c.finish(err)
 }
 
+// isStreamLimit reports whether the peer allows no more streams at the moment.
+func isStreamLimit(err error) bool {
+	_, ok := errors.AsType[*quic.StreamLimitReachedError](err)
+	return ok
+}
+
 // orReason returns why the connection has ended, or err if it is alive.
 func (c *conn) orReason(err error) error {
 	if c.ctx.Err() != nil {
