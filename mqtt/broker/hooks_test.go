@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -45,112 +46,121 @@ func user(name string) func(*packet.Connect) {
 }
 
 func TestAHookThatFailsPanicsOrHangsDeniesAndTheBrokerGoesOn(t *testing.T) {
-	release := make(chan struct{})
-	var log logged
-	b := newBroker(t, &broker.Config{
-		Logger:      log.logger(),
-		HookTimeout: 50 * time.Millisecond,
-		Auth: authFunc(func(_ context.Context, c *broker.Credentials) (broker.Identity, error) {
-			switch c.Client.Username {
-			case "fails":
-				return broker.Identity{}, errors.New("no backend")
-			case "panics":
-				panic("at the hook")
-			case "hangs":
-				<-release // whatever the context says
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		var log logged
+		b := newBroker(t, &broker.Config{
+			Logger:      log.logger(),
+			HookTimeout: 50 * time.Millisecond,
+			Auth: authFunc(func(_ context.Context, c *broker.Credentials) (broker.Identity, error) {
+				switch c.Client.Username {
+				case "fails":
+					return broker.Identity{}, errors.New("no backend")
+				case "panics":
+					panic("at the hook")
+				case "hangs":
+					<-release // whatever the context says
+				}
+				return broker.Identity{Username: c.Client.Username}, nil
+			}),
+		})
+		defer close(release)
+		good := connect(t, b, "good", user("good"))
+		for _, name := range []string{"fails", "panics", "hangs"} {
+			for _, v := range []packet.Version{packet.V5, packet.V311} {
+				c := dial(t, b)
+				ack := c.connect(name, user(name), func(p *packet.Connect) { p.Version = v })
+				require.Equal(t, packet.ServerUnavailable, ack.Code, name)
+				c.closed()
 			}
-			return broker.Identity{Username: c.Client.Username}, nil
-		}),
-	})
-	defer close(release)
-	good := connect(t, b, "good", user("good"))
-	for _, name := range []string{"fails", "panics", "hangs"} {
-		for _, v := range []packet.Version{packet.V5, packet.V311} {
-			c := dial(t, b)
-			ack := c.connect(name, user(name), func(p *packet.Connect) { p.Version = v })
-			require.Equal(t, packet.ServerUnavailable, ack.Code, name)
-			c.closed()
 		}
-	}
-	good.ping()
-	require.EqualValues(t, 6, b.Stats().HooksFailed)
-	require.Contains(t, log.String(), "no backend")
-	require.Contains(t, log.String(), "at the hook")
+		good.ping()
+		require.EqualValues(t, 6, b.Stats().HooksFailed)
+		require.Contains(t, log.String(), "no backend")
+		require.Contains(t, log.String(), "at the hook")
+	})
 }
 
 func TestHooksThatHangTakeUpTheirPlacesAndNoMore(t *testing.T) {
-	release := make(chan struct{})
-	var running, most atomic.Int64
-	b := newBroker(t, &broker.Config{
-		HookTimeout: 30 * time.Millisecond,
-		MaxHooks:    2,
-		Auth: authFunc(func(_ context.Context, c *broker.Credentials) (broker.Identity, error) {
-			if n := running.Add(1); n > most.Load() {
-				most.Store(n)
-			}
-			defer running.Add(-1)
-			if c.Client.Username == "hangs" {
-				<-release
-			}
-			return broker.Identity{}, nil
-		}),
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		var running, most atomic.Int64
+		b := newBroker(t, &broker.Config{
+			HookTimeout: 30 * time.Millisecond,
+			MaxHooks:    2,
+			Auth: authFunc(func(_ context.Context, c *broker.Credentials) (broker.Identity, error) {
+				if n := running.Add(1); n > most.Load() {
+					most.Store(n)
+				}
+				defer running.Add(-1)
+				if c.Client.Username == "hangs" {
+					<-release
+				}
+				return broker.Identity{}, nil
+			}),
+		})
+		for i := range 5 {
+			require.Equal(t, packet.ServerUnavailable, dial(t, b).connect(fmt.Sprint(i), user("hangs")).Code)
+		}
+		require.EqualValues(t, 2, most.Load())
+		require.EqualValues(t, 2, running.Load())
+		require.Equal(t, packet.ServerUnavailable, dial(t, b).connect("good").Code, "no place")
+		close(release)
+		synctest.Wait()
+		require.Zero(t, running.Load())
+		require.Equal(t, packet.Success, dial(t, b).connect("good").Code)
 	})
-	for i := range 5 {
-		require.Equal(t, packet.ServerUnavailable, dial(t, b).connect(fmt.Sprint(i), user("hangs")).Code)
-	}
-	require.EqualValues(t, 2, most.Load())
-	require.EqualValues(t, 2, running.Load())
-	require.Equal(t, packet.ServerUnavailable, dial(t, b).connect("good").Code, "no place")
-	close(release)
-	require.Eventually(t, func() bool { return running.Load() == 0 }, 10*time.Second, time.Millisecond)
-	require.Equal(t, packet.Success, dial(t, b).connect("good").Code)
 }
 
 func TestTheBrokerClosesThoughAHookNeverReturns(t *testing.T) {
-	release := make(chan struct{})
-	defer close(release)
-	var log logged
-	b := newBroker(t, &broker.Config{
-		Logger: log.logger(), HookTimeout: time.Millisecond, DrainTimeout: time.Millisecond,
-		Auth: authFunc(func(context.Context, *broker.Credentials) (broker.Identity, error) {
-			<-release
-			return broker.Identity{}, nil
-		}),
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		var log logged
+		b := newBroker(t, &broker.Config{
+			Logger: log.logger(), HookTimeout: time.Millisecond, DrainTimeout: time.Millisecond,
+			Auth: authFunc(func(context.Context, *broker.Credentials) (broker.Identity, error) {
+				<-release
+				return broker.Identity{}, nil
+			}),
+		})
+		dial(t, b).connect("c")
+		require.NoError(t, b.Close())
+		require.Contains(t, log.String(), "left behind")
 	})
-	dial(t, b).connect("c")
-	require.NoError(t, b.Close())
-	require.Contains(t, log.String(), "left behind")
 }
 
 func TestAnAuthorizerThatFailsPanicsOrHangsDenies(t *testing.T) {
-	release := make(chan struct{})
-	defer close(release)
-	acl := &aclFunc{f: func(_ context.Context, _ *broker.ClientInfo, _ broker.Action, topic string) (bool, error) {
-		switch topic {
-		case "fails":
-			return true, errors.New("no backend")
-		case "panics":
-			panic("at the hook")
-		case "hangs":
-			<-release
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		acl := &aclFunc{f: func(_ context.Context, _ *broker.ClientInfo, _ broker.Action, topic string) (bool, error) {
+			switch topic {
+			case "fails":
+				return true, errors.New("no backend")
+			case "panics":
+				panic("at the hook")
+			case "hangs":
+				<-release
+			}
+			return true, nil
+		}}
+		b := newBroker(t, &broker.Config{HookTimeout: 20 * time.Millisecond, ACL: acl})
+		c := connect(t, b, "c")
+		for i, topic := range []string{"fails", "panics", "hangs", "fine"} {
+			want := packet.NotAuthorized
+			if topic == "fine" {
+				want = packet.NoMatchingSubscribers
+			}
+			c.send(&packet.Publish{Topic: topic, QoS: 1, PacketID: uint16(i + 1)})
+			require.Equal(t, want, receive[*packet.Puback](c).Code, topic)
+			if want == packet.NotAuthorized {
+				require.Equal(t, []packet.ReasonCode{want}, c.subscribe(packet.Subscription{Filter: topic}).Codes)
+			}
+			refused := dial(t, b).connect("w", will(topic, "x", 0)).Code
+			require.Equal(t, map[bool]packet.ReasonCode{true: packet.ServerUnavailable, false: packet.Success}[want.Failed()], refused)
 		}
-		return true, nil
-	}}
-	b := newBroker(t, &broker.Config{HookTimeout: 20 * time.Millisecond, ACL: acl})
-	c := connect(t, b, "c")
-	for i, topic := range []string{"fails", "panics", "hangs", "fine"} {
-		want := packet.NotAuthorized
-		if topic == "fine" {
-			want = packet.NoMatchingSubscribers
-		}
-		c.send(&packet.Publish{Topic: topic, QoS: 1, PacketID: uint16(i + 1)})
-		require.Equal(t, want, receive[*packet.Puback](c).Code, topic)
-		if want == packet.NotAuthorized {
-			require.Equal(t, []packet.ReasonCode{want}, c.subscribe(packet.Subscription{Filter: topic}).Codes)
-		}
-		refused := dial(t, b).connect("w", will(topic, "x", 0)).Code
-		require.Equal(t, map[bool]packet.ReasonCode{true: packet.ServerUnavailable, false: packet.Success}[want.Failed()], refused)
-	}
+	})
 }
 
 func TestDecisionsOnPublishingAreRememberedUntilTheRulesChange(t *testing.T) {
@@ -233,15 +243,17 @@ func TestSubscriptionsThatAreNoLongerAllowedEnd(t *testing.T) {
 }
 
 func TestAnIdentityThatExpiresEndsTheConnection(t *testing.T) {
-	b := newBroker(t, &broker.Config{Auth: authFunc(func(_ context.Context, c *broker.Credentials) (broker.Identity, error) {
-		d := 100 * time.Millisecond
-		if c.Client.Username == "late" {
-			d = -time.Hour
-		}
-		return broker.Identity{Expires: time.Now().Add(d)}, nil
-	})})
-	c := connect(t, b, "c")
-	require.Equal(t, packet.MaximumConnectTime, receive[*packet.Disconnect](c).Code)
-	c.conn.Close()
-	require.Equal(t, packet.NotAuthorized, dial(t, b).connect("c", user("late")).Code)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, &broker.Config{Auth: authFunc(func(_ context.Context, c *broker.Credentials) (broker.Identity, error) {
+			d := 100 * time.Millisecond
+			if c.Client.Username == "late" {
+				d = -time.Hour
+			}
+			return broker.Identity{Expires: time.Now().Add(d)}, nil
+		})})
+		c := connect(t, b, "c")
+		require.Equal(t, packet.MaximumConnectTime, receive[*packet.Disconnect](c).Code)
+		c.conn.Close()
+		require.Equal(t, packet.NotAuthorized, dial(t, b).connect("c", user("late")).Code)
+	})
 }
