@@ -34,6 +34,7 @@ type faithful struct {
 	want       int
 	online     func()          // told of CONNACK
 	after      *sync.WaitGroup // publishers wait for it: messages for who is away would fill its queue
+	came       func()          // told of each packet after CONNACK; nil: nobody asks
 }
 
 type exchange struct {
@@ -104,6 +105,9 @@ func (f *faithful) run() error {
 		}
 		if p, err = f.conn.read(); err != nil {
 			return err
+		}
+		if f.came != nil {
+			f.came()
 		}
 		if err := f.take(p); err != nil {
 			return err

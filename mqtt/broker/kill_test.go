@@ -109,18 +109,25 @@ func TestAKilledProcessLosesAndDuplicatesNothing(t *testing.T) {
 		for _, p := range pubs {
 			p.total = 1 << 30
 		}
-		stop := make(chan struct{})
-		after := time.Duration(20+rand.IntN(300)) * time.Millisecond
-		killed := time.AfterFunc(after, func() {
+		// After so many packets, whatever time they take, and a moment.
+		packets, moment := 40+rand.IntN(300), time.Duration(rand.IntN(5000))*time.Microsecond
+		due, stop := make(chan struct{}), make(chan struct{})
+		live.came = func() {
+			if packets--; packets == 0 {
+				close(due)
+			}
+		}
+		go func() { // ends with the packets
+			defer close(stop)
+			<-due
+			time.Sleep(moment)
 			kill()
-			close(stop)
-		})
+		}()
 		require.False(t, together(t, dialTCP, stop, all...))
 		<-stop
-		killed.Stop()
 		addr, kill = killable(t, dir)
 	}
-	live.want = 0
+	live.want, live.came = 0, nil
 	for _, p := range pubs {
 		p.total = p.sent
 		live.want += p.sent
