@@ -221,7 +221,7 @@ func TestPasswdRefusesNamesAndPasswordsThatCannotBe(t *testing.T) {
 
 func TestAccessIsReadAgainWithoutEndingAConnection(t *testing.T) {
 	users, rules := writeFile(t, "users", userLine(t, "alice", "pass 1")), writeFile(t, "rules", "allow both #\n")
-	cfg := accessConfig{Users: users, ACL: rules, ClientName: "cn", Timeout: time.Second}
+	cfg := accessConfig{Users: users, ACL: rules, ClientName: "cn", Timeout: time.Minute}
 	a, err := cfg.open()
 	require.NoError(t, err)
 	defer a.close()
