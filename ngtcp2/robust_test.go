@@ -240,11 +240,11 @@ func TestConnectionsOnSocketsOfTheKernelLeaveNothing(t *testing.T) {
 			require.Zero(t, e.waiting.Load())
 		}
 	}
-	require.Equal(t, files, fds(t), "open files")
+	require.LessOrEqual(t, fds(t), files, "open files; those of earlier tests may have been closed since")
 	// Eventually has a goroutine itself.
-	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines+1 }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines+1 }, patience, 10*time.Millisecond)
 	runtime.GC()
-	require.Eventually(t, func() bool { runtime.GC(); return capi.Memory() <= memory+64<<10 }, 5*time.Second, 10*time.Millisecond,
+	require.Eventually(t, func() bool { runtime.GC(); return capi.Memory() <= memory+64<<10 }, patience, 10*time.Millisecond,
 		"C memory: %d, was %d", capi.Memory(), memory)
 }
 
