@@ -372,11 +372,17 @@ var clientBehaviours = []behaviour{
 			WroteRequest:    func(httptrace.WroteRequestInfo) { step("request") },
 		})))
 		require.Equal(l, "hello", body)
+		synctest.Wait() // a response does not wait for what the writer of the request has to say
 		mu.Lock()
 		defer mu.Unlock()
-		// The answer may come before net/http's HTTP/1.1 says that it waits.
-		require.ElementsMatch(l, []string{"wait", "go on", "request"}, steps)
-		require.Equal(l, "request", steps[2])
+		want := []string{"wait", "go on", "request"}
+		if l.proto != "HTTP/3.0" && len(steps) > 0 && steps[0] == "go on" {
+			// net/http sends the head, then says that it waits, while another
+			// goroutine reads what the server says to the head, and on a pipe
+			// that takes no time. Nothing orders the two, in HTTP/1.1 and HTTP/2.
+			want[0], want[1] = want[1], want[0]
+		}
+		require.Equal(l, want, steps)
 	}},
 	{"large bodies go both ways at once", func(l *lab) {
 		const size = 2 << 20

@@ -167,27 +167,36 @@ func (x *exchange) send() error {
 		if waits || x.req.GetBody == nil { // a Read of the body may take its time
 			err = x.s.flushHeaders()
 		}
+		x.traceHeaders() // before what the body makes known
 		if waits {
 			x.proceed = make(chan struct{})
+			if x.trace != nil && x.trace.Wait100Continue != nil {
+				x.trace.Wait100Continue() // before the answer is read
+			}
 		}
 		x.cc.spawn(x.sendBody) // ends with the body, which finish closes
 	case x.method() == http.MethodConnect:
 		err = x.s.flushHeaders()
+		x.traceHeaders()
 		x.bodySent.Store(true)
 	default:
+		x.traceHeaders()
 		x.bodySent.Store(true)
 		if err = x.trailers(); err == nil {
 			err = x.s.Close()
 		}
 		x.armTimer()
 	}
-	if x.trace != nil && x.trace.WroteHeaders != nil {
-		x.trace.WroteHeaders()
-	}
 	if !x.hasBody() {
 		x.wroteRequest(err)
 	}
 	return err
+}
+
+func (x *exchange) traceHeaders() {
+	if x.trace != nil && x.trace.WroteHeaders != nil {
+		x.trace.WroteHeaders()
+	}
 }
 
 func (x *exchange) wroteRequest(err error) {
@@ -311,9 +320,6 @@ func (x *exchange) sendBody() {
 // awaitContinue waits until the body may be sent. It reports false if it must
 // not be any more.
 func (x *exchange) awaitContinue() bool {
-	if x.trace != nil && x.trace.Wait100Continue != nil {
-		x.trace.Wait100Continue()
-	}
 	timer := time.NewTimer(x.cc.t.ExpectContinueTimeout)
 	defer timer.Stop()
 	select {
