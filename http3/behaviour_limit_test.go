@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"os"
 	"strings"
 	"testing/synctest"
@@ -17,6 +19,39 @@ import (
 
 // limitBehaviours are about deadlines, limits and losses.
 var limitBehaviours = []behaviour{
+	{"many interim responses may come before the final one", func(l *lab) {
+		l.serve(func(w http.ResponseWriter, r *http.Request) {
+			for range 500 {
+				w.WriteHeader(http.StatusEarlyHints)
+			}
+			io.WriteString(w, "at last")
+		})
+		_, body := l.get("/")
+		require.Equal(l, "at last", body)
+	}},
+	{"interim responses that nobody looks at have the limit of one header", func(l *lab) {
+		l.client.maxHeaderBytes = 20_000
+		const many = 1000
+		l.serve(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Link", "</"+strings.Repeat("a", 100)+".css>; rel=preload")
+			for range many {
+				w.WriteHeader(http.StatusEarlyHints)
+			}
+			io.WriteString(w, "at last")
+		})
+		_, err := l.http.Do(l.request("GET", "/", nil))
+		require.Error(l, err)
+		seen := 0
+		ctx := httptrace.WithClientTrace(l.Context(), &httptrace.ClientTrace{
+			Got1xxResponse: func(int, textproto.MIMEHeader) error {
+				seen++ // before the response is there
+				return nil
+			},
+		})
+		_, body := l.do(l.request("GET", "/", nil).WithContext(ctx))
+		require.Equal(l, "at last", body)
+		require.Equal(l, many, seen, "who looks at them decides")
+	}},
 	{"a read deadline can be moved", func(l *lab) {
 		l.serve(func(w http.ResponseWriter, r *http.Request) {
 			rc := http.NewResponseController(w)

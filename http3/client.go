@@ -65,8 +65,9 @@ type Transport struct {
 	DisableCompression bool
 
 	// MaxResponseHeaderBytes limits the head and the trailers of a response,
-	// each field counted with 32 bytes above its text. Zero: 10 MB, as in
-	// net/http.
+	// each field counted with 32 bytes above its text, and the sum of its interim
+	// responses (1xx), unless an httptrace.ClientTrace looks at these. Zero: 10
+	// MB, as in net/http.
 	MaxResponseHeaderBytes int64
 
 	// ResponseHeaderTimeout bounds the wait for a response's head after the

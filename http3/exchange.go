@@ -17,12 +17,7 @@ import (
 	"time"
 )
 
-const (
-	// maxInterim bounds the interim responses before a final one.
-	maxInterim = 32
-
-	defaultUserAgent = "anyquic-http3"
-)
+const defaultUserAgent = "anyquic-http3"
 
 var errHeaderTimeout error = &timeoutError{"http3: timeout awaiting response headers"}
 
@@ -391,6 +386,7 @@ func (x *exchange) stopTimer() {
 
 // receive reads the head of the response.
 func (x *exchange) receive() (*http.Response, error) {
+	var interim uint64 // the size of interim responses that nobody looks at
 	for n := 0; ; n++ {
 		e, err := x.s.readHead()
 		if err != nil {
@@ -413,8 +409,15 @@ func (x *exchange) receive() (*http.Response, error) {
 			x.stopTimer()
 			return x.response(h), nil
 		}
-		if n == maxInterim {
-			return nil, x.s.malformed(streamError(ErrExcessiveLoad, "more than %d interim responses", maxInterim))
+		// As in net/http, who looks at interim responses decides how many are too
+		// many; otherwise they share what one head may take.
+		if x.trace == nil || x.trace.Got1xxResponse == nil {
+			for _, f := range e.fields {
+				interim += fieldSize(f)
+			}
+			if limit := x.cc.t.maxHeaderBytes(); interim > limit {
+				return nil, x.s.malformed(streamError(ErrExcessiveLoad, "interim responses of more than %d bytes", limit))
+			}
 		}
 		if err := x.interim(h); err != nil {
 			x.fail(err)

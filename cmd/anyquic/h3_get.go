@@ -19,8 +19,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/anyquic/anyquic/cmd/anyquic/internal/sessionfile"
 	"github.com/anyquic/anyquic/http3/allhttp"
+	"github.com/anyquic/anyquic/mqtt/client/tickets"
 	"github.com/anyquic/anyquic/transport"
 )
 
@@ -44,7 +44,7 @@ type h3GetFlags struct {
 	asJSON   bool
 	quiet    bool
 	maxTime  time.Duration
-	sessions string
+	tickets  string
 }
 
 func newH3Get() *cobra.Command {
@@ -58,8 +58,8 @@ Without --race or --http a URL is fetched over HTTP/3 alone. With --race, QUIC a
 are tried beside each other, and the first connection is used. Options are named as
 those of curl. Requests to one server share a connection.
 
---0rtt resumes the session of an earlier run, kept in a folder that only the user can
-read, and sends GET and HEAD before the handshake is complete; a server that will not
+--tickets resumes the session of an earlier run, from a file that only the user can
+read; the file may be that of anyquic mqtt pub and sub. --0rtt does so as well, and sends GET and HEAD before the handshake is complete; a server that will not
 have it answers 425, and the request is sent again.`,
 		Example: `  anyquic h3 get --insecure https://localhost:8443/
   anyquic h3 get -o /dev/null --timings https://www.example.com/big
@@ -84,7 +84,7 @@ have it answers 425, and the request is sent again.`,
 	fs.BoolVar(&f.race, "race", false, "try QUIC and TCP beside each other")
 	fs.StringVar(&f.altSvc, "alt-svc", "", "file that keeps what servers say about HTTP/3, in curl's format")
 	fs.BoolVar(&f.early, "0rtt", false, "resume a session and send early data")
-	fs.StringVar(&f.sessions, "sessions", "", "folder of the sessions for --0rtt (default in the user's cache folder)")
+	fs.StringVar(&f.tickets, "tickets", "", "file that keeps TLS sessions, on TCP and QUIC, for the next command to resume (default none, with --0rtt one in the user's cache folder)")
 	fs.StringVar(&f.caFile, "cafile", "", "PEM file with the certificates to trust (default the system's)")
 	fs.BoolVarP(&f.insecure, "insecure", "k", false, "do not verify the server's certificate: anyone may then read and change what is sent")
 	fs.DurationVarP(&f.maxTime, "max-time", "m", 0, "give up a URL after this time (default never)")
@@ -200,20 +200,37 @@ func (f *h3GetFlags) transport(quic transport.Transport) (*allhttp.Transport, er
 		Engine: quic, Base: base, Versions: versions, Race: f.race, AltSvcFile: f.altSvc,
 		QUIC: &transport.Config{EarlyData: f.early},
 	}
-	if f.early {
-		dir := f.sessions
-		if dir == "" {
-			cache, err := os.UserCacheDir()
-			if err != nil {
-				return nil, fmt.Errorf("--0rtt needs a folder, use --sessions: %w", err)
-			}
-			dir = filepath.Join(cache, "anyquic", "sessions")
-		}
-		// A session of a server that was not verified must not count as verified.
-		key := fmt.Sprint(quic.Name(), f.insecure, f.caFile)
-		t.QUIC.Sessions = sessionfile.New(dir, key)
+	if err := f.resume(t); err != nil {
+		return nil, err
 	}
 	return t, nil
+}
+
+// resume gives t the sessions of --tickets, or for --0rtt those of the user.
+func (f *h3GetFlags) resume(t *allhttp.Transport) error {
+	path := f.tickets
+	if path == "" {
+		if !f.early {
+			return nil
+		}
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return fmt.Errorf("--0rtt needs a file, use --tickets: %w", err)
+		}
+		folder := filepath.Join(cache, "anyquic")
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return fmt.Errorf("--0rtt needs a file, use --tickets: %w", err)
+		}
+		path = filepath.Join(folder, "tickets")
+	}
+	// A session of a server that was not verified must not count as verified.
+	file, err := tickets.Open(path, fmt.Sprintf("http %t %q", f.insecure, f.caFile))
+	if err != nil {
+		return fmt.Errorf("--tickets: %w", err)
+	}
+	t.Base.TLSClientConfig.ClientSessionCache = file.TLS()
+	t.QUIC.Sessions = file.QUIC(t.Engine.Name())
+	return nil
 }
 
 // request returns the request for a URL. A body from a file is closed with it.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -152,11 +153,11 @@ func TestH3GetSendsAndStoresBodies(t *testing.T) {
 func TestH3GetResumesWithEarlyData(t *testing.T) {
 	for _, e := range engine.All() {
 		t.Run(e.Name(), func(t *testing.T) {
-			sessions := filepath.Join(t.TempDir(), "sessions")
+			tickets := filepath.Join(t.TempDir(), "tickets")
 			l, _ := h3Serve(t, site(t), "--0rtt", "--engine", e.Name())
 			get := func(more ...string) (r echoedRequest, f fetched) {
 				out := filepath.Join(t.TempDir(), "out")
-				f = h3GetJSON(t, append([]string{"--0rtt", "--engine", e.Name(), "--sessions", sessions, "-o", out, l.URL + "echo-request"}, more...)...)
+				f = h3GetJSON(t, append([]string{"--0rtt", "--engine", e.Name(), "--tickets", tickets, "-o", out, l.URL + "echo-request"}, more...)...)
 				b, err := os.ReadFile(out)
 				require.NoError(t, err)
 				require.NoError(t, json.Unmarshal(b, &r))
@@ -173,6 +174,33 @@ func TestH3GetResumesWithEarlyData(t *testing.T) {
 			require.Equal(t, 200, f.Status)
 		})
 	}
+}
+
+func TestH3GetKeepsSessionsInAFileOfTheUserAlone(t *testing.T) {
+	l, _ := h3Serve(t, site(t), "--0rtt")
+	home := t.TempDir()
+	for _, name := range []string{"XDG_CACHE_HOME", "HOME", "LocalAppData"} {
+		t.Setenv(name, home)
+	}
+	cache, err := os.UserCacheDir()
+	require.NoError(t, err)
+	size := int64(0)
+	for _, more := range [][]string{{}, {"--http", "1.1", "--tickets", filepath.Join(cache, "anyquic", "tickets")}} {
+		args := append([]string{"--0rtt", "-o", filepath.Join(t.TempDir(), "out"), l.URL + "hello.txt"}, more...)
+		h3GetJSON(t, args...)
+		info, err := os.Stat(filepath.Join(cache, "anyquic", "tickets"))
+		require.NoError(t, err)
+		require.Greater(t, info.Size(), size, "a session of %v", more)
+		size = info.Size()
+		if runtime.GOOS != "windows" {
+			require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+		}
+	}
+	notes := filepath.Join(t.TempDir(), "notes")
+	require.NoError(t, os.WriteFile(notes, []byte("what is not a file of tickets"), 0o600))
+	code, _, stderr := anyquic(t, "h3", "get", "--insecure", "--tickets", notes, l.URL+"hello.txt")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "--tickets")
 }
 
 func TestH3ServesNothingOutsideOfItsFolder(t *testing.T) {
