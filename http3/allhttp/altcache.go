@@ -12,6 +12,10 @@ const maxOrigins = 1000
 // An altCache remembers what origins, as "host:port", have said about where
 // their HTTP/3 is.
 type altCache struct {
+	// allow reports what a file may say; nil: everything. It is not changed after
+	// the first use.
+	allow func(origin string, a alternative) bool
+
 	mu      sync.Mutex
 	origins map[string]altEntry // guarded by mu
 	changes int                 // that are not in the file; guarded by mu

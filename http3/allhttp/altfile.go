@@ -45,6 +45,9 @@ func (c *altCache) load(r io.Reader, now time.Time) error {
 	lines := bufio.NewScanner(io.LimitReader(r, maxAltFile))
 	for lines.Scan() {
 		origin, a, ok := parseAltLine(lines.Text(), now)
+		if ok && c.allow != nil && !c.allow(origin, a) {
+			continue
+		}
 		if ok && len(found[origin]) < maxAlternatives && !slices.Contains(found[origin], a) {
 			found[origin] = append(found[origin], a)
 		}

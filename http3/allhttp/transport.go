@@ -12,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,7 +63,7 @@ type Transport struct {
 	// ExpectContinueTimeout and IdleConnTimeout; of the TLSClientConfig not what
 	// is for TLS 1.2, nor the ClientSessionCache, in whose place QUIC has
 	// Sessions. The Protocols of Base do not matter. Its functions that dial see
-	// nothing of QUIC, which may connect to wherever an origin's Alt-Svc says: a
+	// nothing of QUIC, which may connect to any port of an origin's host: a
 	// program that restricts where connections go sets ListenPacket as well.
 	Base *http.Transport
 
@@ -80,10 +81,20 @@ type Transport struct {
 	// 250ms; negative: at once.
 	RaceDelay time.Duration
 
+	// AllowAlternative reports whether an alternative for an origin counts that
+	// has another host; both are "host:port". If nil, none does: Alt-Svc names
+	// ports of the origin's own host. Browsers follow it to any host that has the
+	// origin's certificate. A program on a server, which fetches what others tell
+	// it to, is not to be made to send packets to hosts, private addresses among
+	// them, that no URL has named; and where certificates are not verified, nothing
+	// says that the other host is the origin's. What is allowed is still used only
+	// with the origin's certificate. AddAltSvc is not asked about.
+	AllowAlternative func(origin, alternative string) bool
+
 	// AltSvcFile, if not empty, keeps what Alt-Svc has said, for other runs of
 	// the program. It is read before the first request and written after
 	// changes. Its format is that of curl's option --alt-svc; lines about other
-	// protocols than HTTP/3 are not kept.
+	// protocols than HTTP/3, and what AllowAlternative forbids, are not kept.
 	AltSvcFile string
 
 	// ListenPacket opens the UDP socket for a QUIC connection to an address, or
@@ -166,6 +177,7 @@ func (t *Transport) setUp() error {
 	if t.h3.IdleConnTimeout == 0 {
 		t.h3.IdleConnTimeout = -1 // what zero means in net/http
 	}
+	t.alts.allow = t.allow
 	if t.AltSvcFile != "" {
 		if err := t.alts.loadFile(t.AltSvcFile, time.Now()); err != nil {
 			t.logger().Warn("starting without Alt-Svc file", "error", err)
@@ -531,12 +543,20 @@ func (t *Transport) learn(origin string, resp *http.Response) {
 	if age, ok := deltaSeconds(resp.Header.Get("Age")); ok {
 		said = now.Add(-age)
 	}
-	if err := t.altSvc(origin, strings.Join(values, ", "), said, now); err != nil {
+	if err := t.altSvc(origin, strings.Join(values, ", "), said, now, t.allow); err != nil {
 		t.logger().Info("Alt-Svc ignored", "origin", origin, "error", err)
 	}
 }
 
-func (t *Transport) altSvc(origin, value string, said, now time.Time) error {
+// allow reports whether an alternative counts that the user has not named.
+//
+// https://www.rfc-editor.org/rfc/rfc7838#section-9.2
+func (t *Transport) allow(origin string, a alternative) bool {
+	return a.host == "" || t.AllowAlternative != nil && t.AllowAlternative(origin, a.authority(""))
+}
+
+// altSvc takes an origin's word, as far as it is allowed; nil: all of it.
+func (t *Transport) altSvc(origin, value string, said, now time.Time, allow func(string, alternative) bool) error {
 	alts, clear, ok := parseAltSvc(value)
 	if !ok {
 		return fmt.Errorf("allhttp: Alt-Svc is malformed: %q", value[:min(len(value), 100)])
@@ -550,6 +570,9 @@ func (t *Transport) altSvc(origin, value string, said, now time.Time) error {
 			alts[i].host = ""
 		}
 	}
+	if allow != nil {
+		alts = slices.DeleteFunc(alts, func(a alternative) bool { return !allow(origin, a) })
+	}
 	if t.alts.set(origin, alts, said, now) && len(alts) == 0 && !t.Race && t.Versions.tcp() {
 		t.h3.Withdraw(origin)
 	}
@@ -559,7 +582,9 @@ func (t *Transport) altSvc(origin, value string, said, now time.Time) error {
 
 // AddAltSvc makes t use what the value of an Alt-Svc header field says about an
 // origin, such as "https://example.com", as if it had said so itself: `h3=":443"`
-// makes t use HTTP/3 with it on the same port, "clear" forgets.
+// makes t use HTTP/3 with it on the same port, "clear" forgets. It may name another
+// host; for what t reads from the AltSvcFile in another run, AllowAlternative is
+// asked.
 func (t *Transport) AddAltSvc(origin, value string) error {
 	if err := t.init(); err != nil {
 		return err
@@ -572,7 +597,7 @@ func (t *Transport) AddAltSvc(origin, value string) error {
 		return fmt.Errorf("allhttp: %q is no origin with https", origin)
 	}
 	now := time.Now()
-	return t.altSvc(originOf(&http.Request{URL: u}), value, now, now)
+	return t.altSvc(originOf(&http.Request{URL: u}), value, now, now, nil)
 }
 
 // NetworkChanged tells t that this host is in another network now. It forgets

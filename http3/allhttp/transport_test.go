@@ -98,6 +98,72 @@ func TestAnAlternativeMayBeElsewhereIfItHasTheOriginsCertificate(t *testing.T) {
 	})
 }
 
+func TestAnAlternativeThatAServerNamesHasItsHostUnlessOthersAreAllowed(t *testing.T) {
+	worlds(t, func(w *world) {
+		says := ""
+		w.serve(serverAddr, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("Alt-Svc", says)
+			seen(rw, r)
+		}), func(s *allhttp.Server) { s.AltSvcMaxAge = -1 }, host)
+		// It has the origin's certificate, and all the same nobody shall go there.
+		for _, inside := range []string{"127.0.0.1:8443", "10.0.0.1:8443", "203.0.113.2:8443"} {
+			w.serve(inside, seen, func(s *allhttp.Server) { s.AltSvcMaxAge = -1 }, host, "alt.example")
+		}
+		w.serve("203.0.113.1:9443", seen, func(s *allhttp.Server) { s.AltSvcMaxAge = -1 }, host)
+		w.mu.Lock()
+		w.names[host] = w.names[host][:1]
+		w.mu.Unlock()
+		for _, says = range []string{`h3="alt.example:8443"`, `h3="127.0.0.1:8443"`, `h3="10.0.0.1:8443"`, `h3="[::1]:8443"`} {
+			w.get2(url, proto2)
+			w.get(url, proto2, allhttp.ReasonUnknown)
+		}
+		require.Zero(w, w.udpDials())
+
+		var asked []string
+		w.tr = w.transport()
+		w.tr.AllowAlternative = func(origin, alternative string) bool {
+			asked = append(asked, origin+" "+alternative)
+			return alternative == "alt.example:8443"
+		}
+		says = `h3="10.0.0.1:8443", h3="alt.example:8443"`
+		w.get2(url, proto2)
+		w.tr.CloseIdleConnections()
+		settle()
+		w.get2(url, proto3)
+		require.Equal(w, "alt.example:8443", w.choice().Alternative)
+		require.Equal(w, []string{host + ":443 10.0.0.1:8443", host + ":443 alt.example:8443"}, asked)
+
+		w.tr = w.transport()
+		says = `h3=":9443"` // another port needs no permission
+		w.get2(url, proto2)
+		w.tr.CloseIdleConnections()
+		settle()
+		w.get2(url, proto3)
+		require.Equal(w, "203.0.113.1:9443", w.choice().Addr.String())
+	})
+}
+
+func TestAFileNamesNoOtherHostUnlessThatIsAllowed(t *testing.T) {
+	worlds(t, func(w *world) {
+		w.serve(serverAddr, seen, func(s *allhttp.Server) { s.AltSvcMaxAge = -1 }, host)
+		w.serve("203.0.113.2:8443", seen, nil, host, "alt.example")
+		w.mu.Lock()
+		w.names[host] = w.names[host][:1]
+		w.mu.Unlock()
+		file := filepath.Join(w.TempDir(), "alt-svc")
+		line := fmt.Sprintf("h2 %s 443 h3 alt.example 8443 %q 0 0\n", host, time.Now().Add(time.Hour).UTC().Format("20060102 15:04:05"))
+		require.NoError(w, os.WriteFile(file, []byte(line), 0o600))
+		w.tr = w.transport()
+		w.tr.AltSvcFile = file
+		w.get2(url, proto2)
+		require.Zero(w, w.udpDials())
+		w.tr = w.transport()
+		w.tr.AltSvcFile = file
+		w.tr.AllowAlternative = func(string, string) bool { return true }
+		w.get2(url, proto3)
+	})
+}
+
 func TestAnAlternativeWithAnotherCertificateIsNotUsed(t *testing.T) {
 	worlds(t, func(w *world) {
 		w.serve(serverAddr, seen, func(s *allhttp.Server) { s.AltSvcMaxAge = -1 }, host)
