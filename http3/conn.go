@@ -63,7 +63,7 @@ type Conn struct {
 	settled chan struct{} // closed when peer is set
 	peer    Settings      // of the peer
 
-	uniReads sync.WaitGroup // of readUni, but for what extensions take over
+	uniReads sync.WaitGroup // of uniReaders, but for what extensions take over
 	heard    chan struct{}  // closed when the connection has ended and what it left is read
 
 	ownLock chan struct{} // has a value while the own streams are written
@@ -114,13 +114,7 @@ func (c *Conn) start() {
 			c.lost(err)
 		}
 	})
-	c.wg.Go(func() {
-		c.acceptUni()
-		c.uniReads.Wait()
-		close(c.heard)
-		c.endLate() // the connection has ended
-		c.endCodec()
-	})
+	c.wg.Go(c.acceptUni)
 	if c.datagrams.on {
 		c.wg.Go(c.receiveDatagrams)
 	}
@@ -276,58 +270,86 @@ func (c *Conn) openOwn() (transport.SendStream, error) {
 	return c.qc.OpenUniStream(ctx)
 }
 
-// acceptUni starts a goroutine for each unidirectional stream of the peer, as
-// many as the transport's limit allows. It ends with the connection.
+// acceptUni waits for a unidirectional stream of the peer and reads it. Another
+// goroutine waits for the next one, so that there are as many as the transport's
+// limit allows, and one more, which ends with the connection.
+//
+// Who waits for long is always a new goroutine, since the stack of one that has
+// worked has grown: most connections are idle.
 func (c *Conn) acceptUni() {
-	for {
-		rs, err := c.qc.AcceptUniStream(c.qc.Context())
-		if err != nil {
-			return
-		}
-		c.uniReads.Add(1)
-		c.wg.Go(func() { // ends with the stream or the connection
-			if taken := c.readUni(rs); taken != nil {
-				taken()
-			}
-		})
+	rs, err := c.qc.AcceptUniStream(c.qc.Context())
+	if err != nil { // the connection has ended, and nobody calls uniReads.Add
+		c.uniReads.Wait()
+		close(c.heard)
+		c.endLate()
+		c.endCodec()
+		return
+	}
+	c.uniReads.Add(1)
+	c.wg.Go(c.acceptUni)
+	r := &uniReader{c: c, rs: rs}
+	if r.read() {
+		c.wg.Go(r.readOn) // ends with the stream or the connection
 	}
 }
 
-// readUni reads a unidirectional stream to its end, or until it belongs to an
-// extension, which taken calls.
-func (c *Conn) readUni(rs transport.ReceiveStream) (taken func()) {
-	defer c.uniReads.Done()
-	id := rs.StreamID()
-	buf := make([]byte, 256)
-	var ev []event
-	for {
-		n, err := rs.Read(buf)
-		if err != nil && c.qc.Context().Err() != nil {
-			return nil
-		}
-		end := err != nil // EOF, or cancelled by the peer
-		var codecErr error
-		ev, codecErr = c.codec.receiveUni(id, buf[:n], end, ev[:0])
-		if e, ok := errors.AsType[*Error](codecErr); ok {
-			c.fail(e)
-			return nil
-		}
-		for _, e := range ev {
-			switch e.kind {
-			case eventIgnored:
-				// https://www.rfc-editor.org/rfc/rfc9114#section-6.2
-				rs.CancelRead(ErrStreamCreation)
-				return nil
-			case eventTaken:
-				return func() { c.ext.UniStreams[e.id](c, &restReceiveStream{rs, e.data}) }
-			default:
-				c.handle(e)
-			}
-		}
-		if end {
-			return nil
+// A uniReader reads a unidirectional stream to its end, or until it belongs to an
+// extension.
+type uniReader struct {
+	c     *Conn
+	rs    transport.ReceiveStream
+	buf   [256]byte
+	ev    []event
+	taken func() // calls the extension; nil: it has none
+}
+
+// readOn reads what follows the first bytes.
+func (r *uniReader) readOn() {
+	for r.read() {
+	}
+}
+
+// read reads once. It reports false if there is no more to be read.
+func (r *uniReader) read() bool {
+	n, err := r.rs.Read(r.buf[:])
+	if r.act(n, err) {
+		return true
+	}
+	r.c.uniReads.Done()
+	if r.taken != nil {
+		r.taken()
+	}
+	return false
+}
+
+// act acts on what was read. It reports false if that was all.
+func (r *uniReader) act(n int, err error) bool {
+	c := r.c
+	if err != nil && c.qc.Context().Err() != nil {
+		return false
+	}
+	end := err != nil // EOF, or cancelled by the peer
+	var codecErr error
+	r.ev, codecErr = c.codec.receiveUni(r.rs.StreamID(), r.buf[:n], end, r.ev[:0])
+	if e, ok := errors.AsType[*Error](codecErr); ok {
+		c.fail(e)
+		return false
+	}
+	for _, e := range r.ev {
+		switch e.kind {
+		case eventIgnored:
+			// https://www.rfc-editor.org/rfc/rfc9114#section-6.2
+			r.rs.CancelRead(ErrStreamCreation)
+			return false
+		case eventTaken:
+			r.taken = func() { c.ext.UniStreams[e.id](c, &restReceiveStream{r.rs, e.data}) }
+			return false
+		default:
+			c.handle(e)
 		}
 	}
+	clear(r.ev)
+	return !end
 }
 
 // handle acts on what the peer said on its control stream.

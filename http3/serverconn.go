@@ -79,15 +79,7 @@ func (c *serverConn) serve() error {
 	defer c.srv.workers.release()
 	stop := context.AfterFunc(c.qc.Context(), c.cancel)
 	defer stop()
-	if c.qc.State().HandshakeComplete {
-		close(c.handshaken)
-	} else {
-		c.wg.Go(func() { // ends with the connection
-			if c.qc.Handshake(c.qc.Context()) == nil {
-				close(c.handshaken)
-			}
-		})
-	}
+	c.awaitHandshake()
 	c.start()
 	c.armIdle()
 	err := c.accept()
@@ -99,6 +91,22 @@ func (c *serverConn) serve() error {
 	c.mu.Unlock()
 	c.wg.Wait()
 	return err
+}
+
+// awaitHandshake closes handshaken in time. It is no part of serve, whose frame
+// stays on the stack for as long as the connection lives: a State is large.
+//
+//go:noinline
+func (c *serverConn) awaitHandshake() {
+	if c.qc.State().HandshakeComplete {
+		close(c.handshaken)
+		return
+	}
+	c.wg.Go(func() { // ends with the connection
+		if c.qc.Handshake(c.qc.Context()) == nil {
+			close(c.handshaken)
+		}
+	})
 }
 
 // accept starts a handler for each request. It returns when the connection has
