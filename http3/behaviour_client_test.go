@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -353,6 +354,30 @@ var clientBehaviours = []behaviour{
 			synctest.Wait()
 		}
 		require.Equal(l, 1, made)
+	}},
+	{"a trace sees a connection made, and used again", func(l *lab) {
+		l.serve(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+		var steps []string // while the request waits
+		step := func(f string, a ...any) { steps = append(steps, fmt.Sprintf(f, a...)) }
+		ctx := httptrace.WithClientTrace(l.Context(), &httptrace.ClientTrace{
+			GetConn:           func(addr string) { step("get %s", addr) },
+			TLSHandshakeStart: func() { step("handshake") },
+			TLSHandshakeDone: func(st tls.ConnectionState, err error) {
+				step("shaken %t %s %v", st.HandshakeComplete, st.ServerName, err)
+			},
+			GotConn: func(i httptrace.GotConnInfo) {
+				step("got %s reused=%t idle=%t for %s", i.Conn.RemoteAddr(), i.Reused, i.WasIdle, i.IdleTime)
+			},
+		})
+		for range 2 {
+			l.do(l.request("GET", "/", nil).WithContext(ctx))
+			synctest.Wait()
+			time.Sleep(time.Second)
+		}
+		require.Equal(l, []string{
+			"get localhost:443", "handshake", "shaken true localhost <nil>", "got 192.0.2.1:443 reused=false idle=false for 0s",
+			"get localhost:443", "got 192.0.2.1:443 reused=true idle=true for 1s",
+		}, steps)
 	}},
 	{"a trace sees 100-continue", func(l *lab) {
 		l.client.expectContinue = time.Hour

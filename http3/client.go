@@ -48,7 +48,8 @@ type Transport struct {
 	// unless Dial is.
 	Engine transport.Transport
 
-	// Dial, if not nil, makes connections instead. cfg.TLS.ServerName is set.
+	// Dial, if not nil, makes connections instead. cfg.TLS.ServerName is set. What
+	// is traced of it is what it traces: see TraceDial.
 	Dial func(ctx context.Context, addr string, cfg *transport.Config) (transport.Conn, error)
 
 	// TLS configures TLS. A nil TLS is the zero Config.
@@ -113,7 +114,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	addr := authorityAddr(req.URL.Host)
 	late := false // do not send before the handshake is complete
 	for attempt := 1; ; attempt++ {
-		cc, reused, err := t.conn(req.Context(), addr)
+		cc, reused, err := t.requestConn(req.Context(), addr)
 		if err != nil {
 			closeBody(req)
 			return nil, err
@@ -228,10 +229,6 @@ func authorityAddr(host string) string {
 
 // conn returns a connection for addr.
 func (t *Transport) conn(ctx context.Context, addr string) (_ *clientConn, reused bool, _ error) {
-	trace := httptrace.ContextClientTrace(ctx)
-	if trace != nil && trace.GetConn != nil {
-		trace.GetConn(addr)
-	}
 	t.mu.Lock()
 	if t.closed {
 		t.mu.Unlock()
@@ -260,10 +257,23 @@ func (t *Transport) conn(ctx context.Context, addr string) (_ *clientConn, reuse
 	if e.err != nil {
 		return nil, false, e.err
 	}
-	if trace != nil && trace.GotConn != nil {
-		trace.GotConn(httptrace.GotConnInfo{Conn: tracedConn{e.conn.qc}, Reused: reused})
-	}
 	return e.conn, reused, nil
+}
+
+// requestConn is conn for a request, whose trace is told.
+func (t *Transport) requestConn(ctx context.Context, addr string) (_ *clientConn, reused bool, _ error) {
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.GetConn != nil {
+		trace.GetConn(addr)
+	}
+	cc, reused, err := t.conn(ctx, addr)
+	if err != nil {
+		return nil, false, err
+	}
+	if info := cc.gotConn(); trace != nil && trace.GotConn != nil {
+		trace.GotConn(info)
+	}
+	return cc, reused, nil
 }
 
 // dial makes a connection and runs it to its end.
@@ -319,7 +329,7 @@ func (t *Transport) connect(ctx context.Context, addr string) (transport.Conn, e
 	case t.Dial != nil:
 		return t.Dial(ctx, addr, cfg)
 	case t.Engine != nil:
-		return transport.DialAddr(ctx, t.Engine, addr, cfg)
+		return transport.DialAddr(ctx, tracedEngine{t.Engine}, addr, cfg)
 	}
 	return nil, errors.New("http3: Transport has no Engine and no Dial")
 }

@@ -26,6 +26,9 @@ type clientConn struct {
 	retired bool                             // takes no request any more; guarded by mu
 	ended   bool                             // run waits for the goroutines that there are; guarded by mu
 	idle    *time.Timer                      // guarded by mu; nil: no timeout
+
+	used      bool      // a request has had it; guarded by mu
+	idleSince time.Time // the last request ended; guarded by mu
 }
 
 func newClientConn(t *Transport, qc transport.Conn, retire func()) *clientConn {
@@ -253,6 +256,7 @@ func (cc *clientConn) release(x *exchange) {
 	cc.mu.Lock()
 	delete(cc.active, x)
 	last := cc.retired && cc.unused()
+	cc.idleSince = time.Now()
 	cc.armIdle()
 	cc.mu.Unlock()
 	if last {

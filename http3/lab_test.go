@@ -287,7 +287,8 @@ func (w *world) start(srv *http3.Server, tr *http3.Transport) {
 	tr.TLS = w.ca.Client("localhost")
 	tr.Dial = func(ctx context.Context, _ string, cfg *transport.Config) (transport.Conn, error) {
 		w.dials++
-		return w.client.Dial(ctx, net.UDPAddrFromAddrPort(mustAddrPort(serverAddr)), cfg)
+		to := net.UDPAddrFromAddrPort(mustAddrPort(serverAddr))
+		return http3.TraceDial(ctx, to, func(ctx context.Context) (transport.Conn, error) { return w.client.Dial(ctx, to, cfg) })
 	}
 	w.Cleanup(func() { require.NoError(w, tr.Close()) })
 }

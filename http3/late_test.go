@@ -65,12 +65,12 @@ func arrived(t *testing.T, rs transport.ReceiveStream) []byte {
 func TestWhatIsSaidLateWaitsForMore(t *testing.T) {
 	lateConns(t, func(t *testing.T, c *Conn, peer transport.Conn) {
 		c.flushLater() // the settings
-		time.Sleep(lateFlush - 1)
+		time.Sleep(lateFlush - time.Nanosecond)
 		synctest.Wait()
 		require.True(t, c.codec.isPending())
 		c.codec.priorityUpdate(0, "u=1")
 		c.flushLater() // does not wait anew
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		require.False(t, c.codec.isPending())
 		rs, err := peer.AcceptUniStream(t.Context())

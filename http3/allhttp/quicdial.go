@@ -329,7 +329,8 @@ func (t *Transport) dialAddr(ctx context.Context, to netip.AddrPort, cfg *transp
 	if err != nil {
 		return nil, errors.Join(err, pc.Close())
 	}
-	if c, err = ep.Dial(ctx, addr, cfg); err != nil {
+	c, err = http3.TraceDial(ctx, addr, func(ctx context.Context) (transport.Conn, error) { return ep.Dial(ctx, addr, cfg) })
+	if err != nil {
 		return nil, errors.Join(err, ep.Close())
 	}
 	t.wg.Go(func() { // ends with the connection
