@@ -139,5 +139,8 @@ func (s *connStream) CloseWrite() error {
 
 func (s *connStream) Reset(uint64) { (*connLink)(s).CloseWithCode(LinkNormal) }
 
+// Abandoned returns nil: what ends the stream ends the Link.
+func (s *connStream) Abandoned() error { return nil }
+
 func (s *connStream) SetReadDeadline(t time.Time) error  { return s.conn.SetReadDeadline(t) }
 func (s *connStream) SetWriteDeadline(t time.Time) error { return s.conn.SetWriteDeadline(t) }

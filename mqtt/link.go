@@ -112,6 +112,13 @@ type Stream interface {
 	// one. On a carrier without streams it ends the Link.
 	Reset(code uint64)
 
+	// Abandoned returns the *StreamError that Read returns from now on; nil
+	// while neither side has reset the stream, and if it has ended in any other
+	// way. It does not block, not even for a Read in progress. Who has read
+	// ahead asks before acting on it: the peer may have gone on with the same
+	// exchange on another stream since, as its reset came before that.
+	Abandoned() error
+
 	SetReadDeadline(t time.Time) error
 	SetWriteDeadline(t time.Time) error
 }

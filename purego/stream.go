@@ -249,11 +249,10 @@ func (s *sendStream) Context() context.Context {
 	defer s.mu.Unlock()
 	if s.ctx == nil {
 		s.ctx, s.cancel = context.WithCancel(context.Background())
-		if s.qs.Context().Err() != nil {
-			s.cancel()
-		} else {
-			context.AfterFunc(s.qs.Context(), s.cancel)
-		}
+		context.AfterFunc(s.qs.Context(), s.cancel)
+	}
+	if s.qs.Context().Err() != nil {
+		s.cancel() // the function for that may not have begun
 	}
 	return s.ctx
 }

@@ -276,7 +276,7 @@ func (in *inlet) receive(c *client, p packet.Packet, t packet.Type) bool {
 		c.subscribing.Lock()
 	}
 	c.mu.Lock()
-	if c.conn != cn || cn.closing {
+	if c.conn != cn || cn.closing || in.abandoned() {
 		c.mu.Unlock()
 		if subscribes {
 			c.subscribing.Unlock()
@@ -296,11 +296,15 @@ func (in *inlet) receive(c *client, p packet.Packet, t packet.Type) bool {
 	c.mu.Unlock()
 	c.settle(src.now)
 	if len(in.fx) > 0 {
+		in.broken()
 		cn.b.apply(src, c, in.fx)
 		clear(in.fx)
 	}
 	if subscribes {
 		c.subscribing.Unlock() // before a pause: who revokes subscriptions waits for it
+	}
+	if in.end != nil {
+		return false
 	}
 	if paused {
 		return in.pause(c)

@@ -119,6 +119,27 @@ func (cn *conn) resetStream(id mqtt.StreamID, code packet.ReasonCode, reason str
 	o.stream.Reset(uint64(code))
 }
 
+// abandoned reports whether a data stream has been reset, by whomever. A packet that
+// was read before is then not for the machine any more: the client may have sent
+// it again on another stream, and the machine may have done what it asks. The caller
+// holds client.mu, so that what comes on the other stream later finds this one done.
+func (in *inlet) abandoned() bool {
+	if in.stream.ID() == mqtt.ControlStream {
+		return false
+	}
+	in.end = in.stream.Abandoned()
+	return in.end != nil
+}
+
+// broken notes that the machine wants the stream reset, for which its reading ends.
+func (in *inlet) broken() {
+	for i := range in.fx {
+		if e := &in.fx[i]; e.Kind == session.EffectReset {
+			in.end = &mqtt.StreamError{Code: uint64(e.Code)}
+		}
+	}
+}
+
 // streamFailed ends the reading of a data stream for an error.
 func (in *inlet) streamFailed(err error) {
 	in.end = err

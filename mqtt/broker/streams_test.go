@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -40,6 +41,14 @@ type manyStream struct {
 	id   mqtt.StreamID
 }
 
+// Abandoned implements mqtt.Stream.
+func (s *manyStream) Abandoned() error {
+	if code, ok := s.link.reset(s.id); ok {
+		return &mqtt.StreamError{Code: code}
+	}
+	return nil
+}
+
 func (s *manyStream) ID() mqtt.StreamID { return s.id }
 
 func (s *manyStream) Reset(code uint64) {
@@ -54,6 +63,14 @@ func (l *manyLink) reset(id mqtt.StreamID) (uint64, bool) {
 	defer l.mu.Unlock()
 	code, ok := l.resets[id]
 	return code, ok
+}
+
+// abandon is the peer's reset of a stream.
+func (l *manyLink) abandon(id mqtt.StreamID, p *peer) {
+	l.mu.Lock()
+	l.resets[id] = 0
+	l.mu.Unlock()
+	p.conn.Close()
 }
 
 // open opens the peer's next stream.
@@ -142,5 +159,86 @@ func TestTakeoverResetsTheControlStreamWithItsCode(t *testing.T) {
 		<-end
 		code, _ := l.reset(0)
 		require.EqualValues(t, packet.SessionTakenOver, code)
+	})
+}
+
+// What a client has sent on a stream that it has reset since, it may have sent again
+// on another: the broker must not come to the former when it is done with the latter.
+func TestWhatWasReadAheadOnAStreamThatIsResetIsNotObeyed(t *testing.T) {
+	for _, dup := range []packet.Packet{
+		&packet.Publish{Topic: "t", Payload: []byte("twice"), QoS: packet.ExactlyOnce, PacketID: 7},
+		&packet.Publish{Topic: "t", Payload: []byte("twice")},
+		&packet.Subscribe{PacketID: 7, Subscriptions: []packet.Subscription{{Filter: "late"}}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			release := make(chan struct{})
+			b := newBroker(t, &broker.Config{ACL: &aclFunc{
+				f: func(_ context.Context, _ *broker.ClientInfo, _ broker.Action, topic string) (bool, error) {
+					if topic == "slow" {
+						<-release
+					}
+					return true, nil
+				},
+			}})
+			sub := connect(t, b, "sub")
+			sub.subscribe(packet.Subscription{Filter: "t", QoS: packet.ExactlyOnce})
+			l, end := newManyLink(t, b)
+			control := l.open(t, 0)
+			require.Equal(t, packet.Success, control.connect("a").Code)
+			first := l.open(t, 4)
+			first.send(&packet.Publish{Topic: "slow"}, dup) // the broker reads them together
+			synctest.Wait()
+			l.abandon(4, first)
+
+			next := l.open(t, 8)
+			next.send(&packet.Publish{Topic: "t", Payload: []byte("once"), QoS: packet.ExactlyOnce, PacketID: 7, Dup: true})
+			receive[*packet.Pubrec](next)
+			m := sub.message("t", "once")
+			sub.send(&packet.Pubrec{Ack: packet.Ack{PacketID: m.PacketID}})
+			receive[*packet.Pubrel](sub)
+			sub.send(&packet.Pubcomp{Ack: packet.Ack{PacketID: m.PacketID}})
+			next.send(&packet.Pubrel{Ack: packet.Ack{PacketID: 7}})
+			receive[*packet.Pubcomp](next)
+
+			close(release)
+			synctest.Wait()
+			sub.silent(time.Second)
+			require.EqualValues(t, 1, b.Stats().Subscriptions, "the subscriber's alone")
+			control.ping()
+			control.conn.Close()
+			<-end
+		})
+	}
+}
+
+// After the first packet that breaks the protocol the others on its stream count for
+// nothing, and the log has one line.
+func TestADataStreamThatBrokeTheProtocolIsHeardNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log logged
+		b := newBroker(t, &broker.Config{Logger: log.logger()})
+		sub := connect(t, b, "sub")
+		sub.subscribe(packet.Subscription{Filter: "t"})
+		l, end := newManyLink(t, b)
+		control := l.open(t, 0)
+		require.Equal(t, packet.Success, control.connect("a").Code)
+		data := l.open(t, 4)
+		var out []byte
+		for range 30 { // less than the broker reads at once
+			out = append(out, encode(t, packet.V5, &packet.Publish{Properties: &packet.Properties{TopicAlias: packet.Some[uint16](1)}})...)
+			out = append(out, encode(t, packet.V5, &packet.Publish{Topic: "t"})...)
+		}
+		data.sendBytes(out...)
+		_, err := data.read()
+		require.Error(t, err)
+		code, ok := l.reset(4)
+		require.True(t, ok)
+		require.EqualValues(t, packet.ProtocolError, code)
+		control.ping()
+		sub.silent(time.Second)
+		require.Equal(t, 1, strings.Count(log.String(), "stream reset"), log.String())
+		require.EqualValues(t, 1, b.Stats().DataStreams.Reset)
+		control.conn.Close()
+		<-end
 	})
 }

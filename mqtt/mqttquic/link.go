@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -123,21 +124,26 @@ type stream struct {
 	transport.Stream // Read, deadlines
 	link             *Link
 	fin              atomic.Bool                           // CloseWrite was called; on a server, before the FIN is sent
-	stopped          atomic.Pointer[transport.StreamError] // the peer's STOP_SENDING
+	stopped          atomic.Pointer[transport.StreamError] // the peer's STOP_SENDING, or our Reset
+	sending          context.Context                       // of the sending direction
+	reading          sync.Mutex                            // held by Read
 }
 
 // newStream returns s as an [mqtt.Stream], which ends as a whole when the peer
 // takes nothing more: to a reader it is as if the peer had reset it.
 func newStream(ts transport.Stream, l *Link) *stream {
-	s := &stream{Stream: ts, link: l}
-	context.AfterFunc(ts.Context(), func() {
-		// Close says why the direction has ended.
-		if e, ok := errors.AsType[*transport.StreamError](ts.Close()); ok && e.Remote {
-			s.stopped.CompareAndSwap(nil, e)
-			ts.CancelRead(e.Code)
-		}
-	})
+	s := &stream{Stream: ts, link: l, sending: ts.Context()}
+	context.AfterFunc(s.sending, s.sendingEnded)
 	return s
+}
+
+// sendingEnded is called when the sending direction has ended, once or more.
+func (s *stream) sendingEnded() {
+	// Close says why.
+	if e, ok := errors.AsType[*transport.StreamError](s.Stream.Close()); ok && e.Remote {
+		s.stopped.CompareAndSwap(nil, e)
+		s.CancelRead(e.Code)
+	}
 }
 
 // failed translates an error of the engine.
@@ -153,7 +159,9 @@ func (s *stream) failed(err error) error {
 }
 
 func (s *stream) Read(p []byte) (int, error) {
+	s.reading.Lock()
 	n, err := s.Stream.Read(p)
+	s.reading.Unlock()
 	if err != nil {
 		err = s.failed(err)
 	}
@@ -195,9 +203,32 @@ func finDelay(rtt time.Duration) time.Duration {
 	return min(max(2*rtt, 10*time.Millisecond), 400*time.Millisecond)
 }
 
+// Abandoned says what the engine knows of a reset. If Read is waiting in the engine,
+// that is the peer's STOP_SENDING; its RESET_STREAM Read is about to return.
+func (s *stream) Abandoned() error {
+	sending := s.sending
+	if s.reading.TryLock() {
+		_, err := s.Stream.Read(nil)
+		s.reading.Unlock()
+		if _, ok := errors.AsType[*transport.StreamError](err); ok {
+			return s.failed(err)
+		}
+	} else {
+		sending = s.Stream.Context() // which an engine may have to look after
+	}
+	if s.stopped.Load() == nil && sending.Err() != nil {
+		s.sendingEnded() // the function for that may not have begun
+	}
+	if e := s.stopped.Load(); e != nil {
+		return s.failed(e)
+	}
+	return nil
+}
+
 // Reset abandons both directions with RESET_STREAM and STOP_SENDING.
 func (s *stream) Reset(code uint64) {
 	s.fin.Store(true)
+	s.stopped.CompareAndSwap(nil, &transport.StreamError{StreamID: s.StreamID(), Code: transport.ErrorCode(code)})
 	s.CancelWrite(transport.ErrorCode(code))
 	s.CancelRead(transport.ErrorCode(code))
 }

@@ -379,3 +379,66 @@ func TestSilentClientIsKeptForAsLongAsItsHostAnswers(t *testing.T) {
 		require.Less(w, time.Since(start), 15*time.Minute)
 	})
 }
+
+// A stream that was reset says so to whoever has read ahead, and to others while a
+// Read waits.
+func TestAStreamSaysThatItIsAbandoned(t *testing.T) {
+	for _, reads := range []bool{false, true} {
+		for _, remote := range []bool{true, false} {
+			simulate(t, nil, func(w *world, e transport.Transport) {
+				_, _, ss, cs := w.streams()
+				_, err := cs.Write([]byte("read ahead, and not"))
+				require.NoError(w, err)
+				b := make([]byte, len("read ahead"))
+				_, err = io.ReadFull(ss, b)
+				require.NoError(w, err)
+				read := make(chan error, 1)
+				if reads {
+					_, err = io.ReadFull(ss, make([]byte, len(", and not")))
+					require.NoError(w, err)
+					go func() {
+						_, err := ss.Read(b)
+						read <- err
+					}()
+				}
+				time.Sleep(4 * latency)
+				require.NoError(w, ss.Abandoned())
+				if remote {
+					cs.Reset(5)
+					time.Sleep(4 * latency)
+				} else {
+					ss.Reset(5)
+				}
+				var end *mqtt.StreamError
+				require.ErrorAs(w, ss.Abandoned(), &end)
+				require.EqualValues(w, 5, end.Code)
+				require.Equal(w, remote, end.Remote)
+				if reads {
+					err = <-read
+				} else {
+					_, err = ss.Read(b)
+				}
+				require.ErrorAs(w, err, &end)
+				require.Equal(w, remote, end.Remote)
+			})
+		}
+	}
+}
+
+func TestAStreamThatHasEndedInOrderIsNotAbandoned(t *testing.T) {
+	simulate(t, nil, func(w *world, e transport.Transport) {
+		_, client, ss, cs := w.streams()
+		require.NoError(w, cs.CloseWrite())
+		_, err := ss.Read(make([]byte, 1))
+		require.ErrorIs(w, err, io.EOF)
+		require.NoError(w, ss.Abandoned())
+		require.NoError(w, ss.CloseWrite())
+		_, err = cs.Read(make([]byte, 1))
+		require.ErrorIs(w, err, io.EOF)
+		require.NoError(w, cs.Abandoned())
+		require.NoError(w, client.CloseWithCode(mqtt.LinkNormal))
+		time.Sleep(4 * latency)
+		require.NoError(w, ss.Abandoned())
+		require.NoError(w, cs.Abandoned())
+	})
+}

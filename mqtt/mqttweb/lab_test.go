@@ -274,6 +274,7 @@ type rawStream struct{ transport.Stream }
 
 func (s rawStream) ID() mqtt.StreamID { return mqtt.StreamID(s.StreamID()) }
 func (s rawStream) CloseWrite() error { return s.Stream.Close() }
+func (s rawStream) Abandoned() error  { return nil }
 func (s rawStream) Reset(code uint64) { s.CancelWrite(transport.ErrorCode(code)) }
 
 // A site is a broker on loopback: TCP, WebSocket over HTTP/1.1 and HTTP/2, and, by

@@ -244,5 +244,8 @@ func (s *socketStream) Reset(uint64) {
 	(*socketLink)(s).close(websocket.StatusPolicyViolation, "")
 }
 
+// Abandoned returns nil: what ends the stream ends the Link.
+func (s *socketStream) Abandoned() error { return nil }
+
 func (s *socketStream) SetReadDeadline(t time.Time) error  { return s.conn.SetReadDeadline(t) }
 func (s *socketStream) SetWriteDeadline(t time.Time) error { return s.conn.SetWriteDeadline(t) }

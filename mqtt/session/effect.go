@@ -26,8 +26,9 @@ const (
 	EffectWill
 	// EffectEnd: the session has ended; forget it and its subscriptions.
 	EffectEnd
-	// EffectReset: the client broke the protocol on data stream Stream, which
-	// the session has dropped already. Reset it with Code; the connection lives.
+	// EffectReset: the client broke the protocol on data stream Stream. Nothing
+	// more is taken or given on it. Reset it with Code, then call
+	// [Session.StreamClosed]; the connection lives.
 	EffectReset
 	// EffectAuth: the client takes a step of a re-authentication with Auth. Call
 	// [Session.Authenticated] when it is decided on; there is no other EffectAuth

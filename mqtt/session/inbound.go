@@ -18,6 +18,9 @@ func (s *Session) Receive(fx []Effect, now time.Time, stream mqtt.StreamID, p pa
 	if s.silent {
 		return s.Tick(fx, now)
 	}
+	if l := s.lane(stream); l != nil && l.broken {
+		return fx
+	}
 	// Packets of every stream show that the client is alive.
 	s.since = now
 	// Data streams carry the packets of publishing and subscribing only.

@@ -16,6 +16,7 @@ type lane struct {
 	aliases aliasesIn
 	ready   uint32 // how many answers at the front may be sent
 	owes    bool   // there were exchanges of QoS 1 or 2 on it
+	broken  bool   // EffectReset was given: nothing passes until StreamClosed
 }
 
 // An answer is a packet that is nothing but a packet identifier and a code.

@@ -69,7 +69,7 @@ func (s *Session) HasOutput(stream mqtt.StreamID) bool {
 	l := s.lane(stream)
 	control := stream == mqtt.ControlStream
 	switch {
-	case l == nil || s.silent || s.state != connected && s.state != closing:
+	case l == nil || l.broken || s.silent || s.state != connected && s.state != closing:
 		return false
 	case s.connack != nil:
 		return control
@@ -91,7 +91,7 @@ func (s *Session) windowOpen() bool {
 // Next returns the next packet to write on a stream, and counts it as sent.
 func (s *Session) Next(now time.Time, stream mqtt.StreamID) (Outgoing, bool) {
 	l := s.lane(stream)
-	if l == nil || s.silent || s.state != connected && s.state != closing {
+	if l == nil || l.broken || s.silent || s.state != connected && s.state != closing {
 		return Outgoing{}, false
 	}
 	control := stream == mqtt.ControlStream

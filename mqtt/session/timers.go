@@ -85,10 +85,10 @@ func (s *Session) close(fx []Effect, code packet.ReasonCode, reason string, link
 
 // fail answers a packet that breaks the protocol [MQTT-4.13.1-1]: on the
 // control stream the connection ends, on a data stream the stream.
-func (s *Session) fail(fx []Effect, now time.Time, stream mqtt.StreamID, code packet.ReasonCode, reason string) []Effect {
+func (s *Session) fail(fx []Effect, _ time.Time, stream mqtt.StreamID, code packet.ReasonCode, reason string) []Effect {
 	if stream == mqtt.ControlStream {
 		return s.close(fx, code, reason, mqtt.LinkControlDown)
 	}
-	fx = s.StreamClosed(fx, now, stream)
+	s.openLane(stream).broken = true
 	return append(fx, Effect{Kind: EffectReset, Stream: stream, Code: code, Reason: reason})
 }
