@@ -21,11 +21,18 @@ type dataStream struct {
 	wake chan struct{} // capacity 1; for the writer
 
 	// guarded by Client.mu:
-	out  []byte // encoded packets that the writer has not taken
-	qos0 int    // messages with QoS 0 in out
-	fin  bool   // what is in out is the last
-	over bool   // it is lost, or its place is taken back
+	stream   mqtt.Stream // nil until it is open
+	out      []byte      // encoded packets that the writer has not taken
+	answers  int         // bytes in out that are no messages
+	qos0     int         // messages with QoS 0 in out
+	fin      bool        // what is in out is the last
+	over     bool        // it is lost, or its place is taken back
+	repaired bool        // it is lost, and the log does not have it yet
 }
+
+// maxAnswers is how many bytes that are no messages may wait to be written on a data
+// stream before its reader stops: the same as maxBacklog on the control stream.
+const maxAnswers = 64 << 10
 
 // dataStream returns a stream, which it opens if need be; nil if id is the control
 // stream, or a stream that has ended. mu is held.
@@ -43,8 +50,9 @@ func (cn *conn) dataStream(id mqtt.StreamID) *dataStream {
 }
 
 // onStream encodes o for its data stream, or drops it if that has ended: what must
-// not be lost has been sent on another by then. mu is held. The buffer is bounded
-// by Config.QueueBytes, since all but acknowledgements are of flights and requests.
+// not be lost has been sent on another by then. mu is held. What bounds the buffer is
+// Config.QueueBytes for messages, see unwritten, and maxAnswers for what answers the
+// server, see behind.
 func (cn *conn) onStream(o *outgoing) {
 	d := cn.dataStream(o.stream)
 	if d == nil || o.stale() {
@@ -60,9 +68,23 @@ func (cn *conn) onStream(o *outgoing) {
 		if o.flight.qos == packet.AtMostOnce {
 			d.qos0++
 		}
+	} else {
+		d.answers += len(out) - len(d.out)
 	}
 	d.out = out
 	d.wakeWriter()
+}
+
+// unwritten returns how many bytes wait for the writers of data streams. They are more
+// than what is in the queue if the server has acknowledged messages that it cannot
+// have read. mu is held.
+func (c *Client) unwritten() (n int) {
+	if c.conn != nil {
+		for _, d := range c.conn.data {
+			n += len(d.out)
+		}
+	}
+	return n
 }
 
 // publishQoS0 encodes p. There is no topic alias: servers disagree about them on data
@@ -100,14 +122,17 @@ func (d *dataStream) run() {
 		d.lost(err)
 		return
 	}
-	d.cn.wg.Go(func() { d.read(s) }) // ends with the stream
 	c := d.cn.c
+	c.mu.Lock()
+	d.stream = s
+	c.mu.Unlock()
+	d.cn.wg.Go(func() { d.read(s) }) // ends with the stream
 	var taken []byte
 	for {
 		c.mu.Lock()
 		taken, d.out = d.out, taken[:0]
 		qos0, fin, over := d.qos0, d.fin, d.over
-		d.qos0 = 0
+		d.qos0, d.answers = 0, 0
 		noted := c.noted()
 		c.changed() // there is room
 		c.mu.Unlock()
@@ -154,7 +179,7 @@ func (d *dataStream) run() {
 // read reads the stream until it ends.
 func (d *dataStream) read(s mqtt.Stream) {
 	cn := d.cn
-	r := &reader{conn: cn, in: mqtt.NewReader(s, cn.c.cfg.MaximumPacketSize), id: d.id}
+	r := &reader{conn: cn, in: mqtt.NewReader(s, cn.c.cfg.MaximumPacketSize), id: d.id, data: d}
 	err := r.run()
 	r.rest()
 	r.in.Release()
@@ -174,29 +199,53 @@ func (d *dataStream) read(s mqtt.Stream) {
 	}
 }
 
-// lost takes the stream out of use, and has the machine repair what was on it.
+// lost takes the stream out of use, unless that is done, and has the machine repair
+// what was on it.
 func (d *dataStream) lost(err error) {
 	c := d.cn.c
 	c.mu.Lock()
+	d.drop()
+	repaired := d.repaired
+	d.repaired = false
+	c.unlock()
+	if repaired && d.cn.link.Context().Err() == nil {
+		c.log.Info("data stream lost", "error", err)
+	}
+}
+
+// drop is lost, but for the log. mu is held.
+func (d *dataStream) drop() {
 	if d.over {
-		c.mu.Unlock()
 		return
 	}
+	c := d.cn.c
 	d.over = true
 	delete(d.cn.data, d.id)
 	c.stats.MessagesLost += uint64(d.qos0)
-	d.out, d.qos0 = nil, 0
+	d.out, d.qos0, d.answers = nil, 0, 0
 	d.wakeWriter()
-	repaired := c.conn == d.cn && !d.fin
-	if repaired {
+	if c.conn == d.cn && !d.fin {
+		d.repaired = true
 		c.m.streamLost(d.id)
 		c.newRoutes()
 		c.flush()
 	}
 	c.changed()
-	c.unlock()
-	if repaired && d.cn.link.Context().Err() == nil {
-		c.log.Info("data stream lost", "error", err)
+}
+
+// abandoned reports whether nothing that came on the stream is to be obeyed any more:
+// its place is taken by another stream, or the server has reset it. mu is held.
+func (d *dataStream) abandoned() bool {
+	return d.over || d.stream != nil && d.stream.Abandoned() != nil
+}
+
+// dropAbandoned drops the data streams that the server has reset, before something that
+// may be a consequence of it. mu is held.
+func (cn *conn) dropAbandoned() {
+	for _, d := range cn.data {
+		if d.abandoned() {
+			d.drop()
+		}
 	}
 }
 

@@ -125,10 +125,11 @@ func (c *Client) submitLocked(ctx context.Context, f *flight) error {
 			return &PublishError{State: NotSent, Err: err}
 		}
 		// One that is larger than the whole queue goes alone.
-		if c.m.queued == 0 || c.m.queued+f.cost() <= c.cfg.QueueBytes {
+		room := c.m.queued == 0 || c.m.queued+f.cost() <= c.cfg.QueueBytes
+		if room && c.unwritten() <= c.cfg.QueueBytes {
 			break
 		}
-		if c.cfg.Queue.Full == DropQoS0WhenFull && c.m.dropZero() {
+		if !room && c.cfg.Queue.Full == DropQoS0WhenFull && c.m.dropZero() {
 			c.stats.MessagesLost++
 			continue
 		}

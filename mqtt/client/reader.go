@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"io"
+	"net"
 	"time"
 
 	"github.com/anyquic/anyquic/mqtt"
@@ -15,6 +16,7 @@ type reader struct {
 	*conn
 	in     *mqtt.Reader
 	id     mqtt.StreamID // the machine's number
+	data   *dataStream   // nil: the control stream
 	batch  *batch        // messages not handed to the dispatcher yet; nil: none
 	bytes  uint64        // read since the machine was told
 	topics [topicCache]string
@@ -215,6 +217,12 @@ func (r *reader) process(p packet.Packet) error {
 		c.mu.Unlock()
 		return errOver
 	}
+	if r.data != nil && r.data.abandoned() {
+		// The server may have sent again on another stream what is at hand, and
+		// what it acknowledges may have been sent again.
+		c.mu.Unlock()
+		return errAbandoned
+	}
 	c.m.read(time.Now())
 	c.stats.BytesReceived += r.bytes
 	r.bytes = 0
@@ -222,13 +230,16 @@ func (r *reader) process(p packet.Packet) error {
 	if err == nil {
 		err = r.processBatch()
 	}
+	if rel, ok := p.(*packet.Pubrel); ok && err == nil {
+		err = r.goOn(rel.PacketID)
+	}
 	if err == nil && p != nil {
 		err = c.m.receive(r.id, p)
 		c.newRoutes()
 		c.freed()
 	}
 	c.flush()
-	if err == nil && c.m.backlog() > maxBacklog {
+	if err == nil && r.behind(1) {
 		err = r.waitBacklog()
 	}
 	r.done = c.m.takeCompletions(r.done)
@@ -273,6 +284,12 @@ func (r *reader) processBatch() error {
 	m := r.c.m
 	for b.processed < len(b.items) {
 		it := &b.items[b.processed]
+		if it.publish.Dup && it.publish.QoS == packet.ExactlyOnce {
+			if err := r.goOn(it.publish.PacketID); err != nil {
+				b.items = b.items[:b.processed]
+				return err
+			}
+		}
 		ok, err := m.receivePublish(b.stream, &it.publish)
 		if err != nil {
 			b.items = b.items[:b.processed]
@@ -298,10 +315,29 @@ func (r *reader) processBatch() error {
 	return nil
 }
 
+// goOn is called before the server goes on with an exchange of QoS 2. If it is not one
+// of this stream, it was perhaps one of a stream that the server has reset, which
+// that stream's reader has not come to yet. mu is held.
+func (r *reader) goOn(id uint16) error {
+	if _, ok := r.c.m.received[inboundID{r.id, id}]; !ok {
+		r.dropAbandoned()
+	}
+	if r.data != nil && r.data.over {
+		return errAbandoned
+	}
+	return nil
+}
+
+// behind reports whether more waits for the server to read than one part of what may:
+// what it has made us answer. mu is held.
+func (r *reader) behind(part int) bool {
+	return r.c.m.backlog() > maxBacklog/part || r.data != nil && r.data.answers > maxAnswers/part
+}
+
 // waitBacklog waits until the server has read enough. mu is held.
 func (r *reader) waitBacklog() error {
 	c := r.c
-	for c.conn == r.conn && c.m.backlog() > maxBacklog/2 {
+	for c.conn == r.conn && r.behind(2) {
 		room := c.room
 		c.waiting++
 		c.mu.Unlock()
@@ -413,6 +449,9 @@ func (r *reader) handOver() {
 // errOver ends a reader whose connection has ended, or is about to, for another
 // reason, which it is not to hide.
 var errOver = &ConnectionError{"read", io.EOF}
+
+// errAbandoned ends the reader of a data stream that is not obeyed any more.
+var errAbandoned = &ConnectionError{"read", net.ErrClosed}
 
 // unlock releases mu and reports what has been completed.
 func (c *Client) unlock() {

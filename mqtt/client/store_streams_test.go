@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,16 +20,22 @@ import (
 // stream. It is one end of two.
 type manyLink struct {
 	mqtt.Link
-	streams chan net.Conn // that the client has opened
+	streams chan cutConn // that the client has opened
 
 	mu   sync.Mutex
 	next mqtt.StreamID
 	open []net.Conn
 }
 
+// A cutConn is one end of a data stream, which either side can reset.
+type cutConn struct {
+	net.Conn
+	cut *atomic.Bool
+}
+
 func newManyLinks() (client, server *manyLink) {
 	a, b := net.Pipe()
-	streams := make(chan net.Conn, 16)
+	streams := make(chan cutConn, 16)
 	client = &manyLink{Link: mqtt.NewConnLink(a, mqtt.QUIC), streams: streams}
 	server = &manyLink{Link: mqtt.NewConnLink(b, mqtt.QUIC), streams: streams}
 	for _, l := range []*manyLink{client, server} {
@@ -44,7 +51,7 @@ func newManyLinks() (client, server *manyLink) {
 }
 
 // stream makes the next stream of a connection.
-func (l *manyLink) stream(ctx context.Context, conn net.Conn, open bool) (mqtt.Stream, error) {
+func (l *manyLink) stream(ctx context.Context, conn cutConn, open bool) (mqtt.Stream, error) {
 	link := mqtt.NewConnLink(conn, mqtt.QUIC)
 	make := link.AcceptStream
 	if open {
@@ -55,7 +62,7 @@ func (l *manyLink) stream(ctx context.Context, conn net.Conn, open bool) (mqtt.S
 	defer l.mu.Unlock()
 	l.open = append(l.open, conn)
 	id := 4 * l.next
-	return &numbered{s, id}, err
+	return &numbered{s, id, conn.cut}, err
 }
 
 func (l *manyLink) first() bool {
@@ -70,8 +77,9 @@ func (l *manyLink) OpenStream(ctx context.Context) (mqtt.Stream, error) {
 		return l.Link.OpenStream(ctx)
 	}
 	a, b := net.Pipe()
-	s, err := l.stream(ctx, a, true)
-	l.streams <- b
+	cut := new(atomic.Bool)
+	s, err := l.stream(ctx, cutConn{a, cut}, true)
+	l.streams <- cutConn{b, cut}
 	return s, err
 }
 
@@ -91,7 +99,28 @@ func (l *manyLink) AcceptStream(ctx context.Context) (mqtt.Stream, error) {
 
 type numbered struct {
 	mqtt.Stream
-	id mqtt.StreamID
+	id  mqtt.StreamID
+	cut *atomic.Bool
+}
+
+func (s *numbered) Abandoned() error {
+	if s.cut.Load() {
+		return &mqtt.StreamError{}
+	}
+	return nil
+}
+
+func (s *numbered) Read(p []byte) (int, error) {
+	n, err := s.Stream.Read(p)
+	if err != nil && s.cut.Load() {
+		err = s.Abandoned()
+	}
+	return n, err
+}
+
+func (s *numbered) Reset(code uint64) {
+	s.cut.Store(true)
+	s.Stream.Reset(code)
 }
 
 func (s *numbered) ID() mqtt.StreamID { return s.id }
