@@ -76,7 +76,7 @@ func (s *Session) Revoke(filter string) bool {
 	if sub, ok := s.subs[filter]; !ok || !sub.granted {
 		return false
 	}
-	s.deleteSub(filter)
+	s.giveUp(filter)
 	if s.Durable() {
 		s.journal.Unsubscribed(filter)
 	}

@@ -94,6 +94,9 @@ func (s *Session) receivePublish(fx []Effect, now time.Time, stream mqtt.StreamI
 	}
 	holds := st&counted == 0
 	if holds {
+		if p.Dup {
+			s.reclaim(stream, p.PacketID)
+		}
 		// [MQTT-3.3.4-7]; a client of 3.x is not told of the maximum.
 		if s.version >= packet.V5 && s.inbound >= int32(s.limits.ReceiveMaximum) {
 			return s.close(fx, packet.ReceiveMaximumExceeded, "PUBLISH: receive maximum exceeded", mqtt.LinkControlDown)
@@ -219,6 +222,7 @@ func (s *Session) receivePubrel(fx []Effect, now time.Time, stream mqtt.StreamID
 	l := s.openLane(stream)
 	st, ok := s.findReceived(stream, p.PacketID, true)
 	if !ok {
+		s.reclaim(stream, p.PacketID)
 		s.queueAnswer(l, answer{id: p.PacketID, kind: packet.PUBCOMP, code: packet.PacketIDNotFound})
 		return fx
 	}

@@ -103,6 +103,25 @@ func (s *Session) findReceived(stream mqtt.StreamID, id uint16, again bool) (rec
 	return st, true
 }
 
+// reclaim takes the place of our Receive Maximum back that an answer on another stream
+// holds: the client sends again what it answers, so that stream has ended, though the
+// news of it may come later. The client counts the message once.
+func (s *Session) reclaim(stream mqtt.StreamID, id uint16) {
+	for other, l := range s.data {
+		if other == stream {
+			continue
+		}
+		for _, r := range [...]*ring[answer]{&l.answers, &l.control} {
+			for i := range r.n {
+				if a := r.at(i); a.id == id && a.frees {
+					a.frees = false
+					s.inbound--
+				}
+			}
+		}
+	}
+}
+
 // StreamClosed tells that a data stream has ended, whoever ended it. The
 // connection lives on. Nothing more must be received on the stream, and nothing
 // that Next has given for it must be written after what Next gives for the

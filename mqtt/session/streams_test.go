@@ -285,3 +285,22 @@ func TestAClosedStreamGivesThePlacesOfItsUnsentAnswersBack(t *testing.T) {
 	}
 	require.True(t, b.s.Connected())
 }
+
+// A client counts a message once that it sends again on another stream, even if the
+// session has not heard of the end of the first.
+func TestAMessageSentAgainOnAnotherStreamTakesOnePlace(t *testing.T) {
+	b := connected(t, session.Limits{ReceiveMaximum: 2}, packet.Properties{})
+	for i := range mqtt.StreamID(20) {
+		p := publish(1, 1)
+		p.Dup = i > 0
+		require.Len(t, b.receiveOn(4*(i+1), p), 1)
+		b.s.Routed(b.now, 4*(i+1), 1, 0)
+	}
+	require.Len(t, b.receive(publish(2, 2)), 1, "there is a place")
+	b.s.Routed(b.now, 0, 2, 0)
+	require.Equal(t, []packet.Packet{pubrec(2, 0)}, b.sent())
+	b.receiveOn(4, pubrel(2, 0))                                        // its PUBCOMP is not read any more
+	b.receiveOn(8, pubrel(2, 0))                                        // once more
+	require.Len(t, b.receive(publish(3, 1)), 1, "the exchange is over") // 1 and 3
+	require.Equal(t, packet.ReceiveMaximumExceeded, b.receive(publish(4, 1))[0].Code)
+}

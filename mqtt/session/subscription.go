@@ -174,7 +174,7 @@ func (s *Session) Subscribed(now time.Time, stream mqtt.StreamID, id uint16, gra
 		old, exists := s.subs[sub.Filter]
 		if code.Failed() {
 			if exists && !old.granted {
-				s.deleteSub(sub.Filter)
+				s.giveUp(sub.Filter)
 			}
 			continue
 		}
@@ -183,7 +183,7 @@ func (s *Session) Subscribed(now time.Time, stream mqtt.StreamID, id uint16, gra
 		if s.subs == nil {
 			s.subs = make(map[string]subscription)
 		}
-		if !exists { // unsubscribed meanwhile
+		if !exists { // the same packet had it before, and that was refused
 			s.filters += len(sub.Filter)
 		}
 		s.subs[sub.Filter] = subscription{
@@ -228,6 +228,25 @@ func (s *Session) refusal(filter string) packet.ReasonCode {
 	return 0
 }
 
+// giveUp ends a subscription. Its place in the list stays taken while a SUBSCRIBE with
+// the filter is carried out, which was promised that place: so the list is never
+// larger than MaxSubscriptions, in whatever order the caller answers.
+func (s *Session) giveUp(filter string) {
+	for _, op := range s.ops {
+		if op.subscribe == nil {
+			continue
+		}
+		for i := range op.subscribe.Subscriptions {
+			if op.subscribe.Subscriptions[i].Filter == filter {
+				s.onData -= onData(s.subs[filter].stream)
+				s.subs[filter] = subscription{}
+				return
+			}
+		}
+	}
+	s.deleteSub(filter)
+}
+
 func (s *Session) deleteSub(filter string) {
 	s.filters -= len(filter)
 	s.onData -= onData(s.subs[filter].stream)
@@ -269,7 +288,7 @@ func (s *Session) Unsubscribed(now time.Time, stream mqtt.StreamID, id uint16, r
 			answer[i] = packet.NoSubscriptionExisted
 		}
 		if sub, ok := s.subs[filter]; ok && sub.granted && !answer[i].Failed() {
-			s.deleteSub(filter)
+			s.giveUp(filter)
 			if s.Durable() {
 				s.journal.Unsubscribed(filter)
 			}

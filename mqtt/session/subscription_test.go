@@ -245,3 +245,21 @@ func TestFiltersWithMoreLevelsThanTheLimitAreRefused(t *testing.T) {
 	b.s.Subscribed(b.now, mqtt.ControlStream, 1, nil)
 	require.Equal(t, []packet.Packet{&packet.Suback{PacketID: 1, Codes: []packet.ReasonCode{1, 0x8F, 0x8F}}}, b.sent())
 }
+
+// The caller may answer in any order. What it takes from the list meanwhile makes no
+// room for more than the maximum.
+func TestASubscribeThatIsCarriedOutKeepsItsPlaces(t *testing.T) {
+	b := connected(t, session.Limits{MaxSubscriptions: 2}, packet.Properties{})
+	require.Len(t, b.receive(subscribe(1, "a", "b")), 1)
+	b.s.Subscribed(b.now, mqtt.ControlStream, 1, nil)
+	require.Len(t, b.receive(subscribe(2, "a", "b")), 1)
+	require.Len(t, b.receive(&packet.Unsubscribe{PacketID: 3, Filters: []string{"a"}}), 1)
+	b.s.Unsubscribed(b.now, mqtt.ControlStream, 3, nil)
+	require.True(t, b.s.Revoke("b"))
+	require.Empty(t, b.subscriptions())
+	require.Empty(t, b.receive(subscribe(4, "c")), "there is no room")
+	b.s.Subscribed(b.now, mqtt.ControlStream, 2, []packet.ReasonCode{0, packet.NotAuthorized})
+	require.Len(t, b.subscriptions(), 1)
+	require.Len(t, b.receive(subscribe(5, "c")), 1, "the place of b is free")
+	require.Equal(t, 2, b.s.Stats().Subscriptions)
+}
