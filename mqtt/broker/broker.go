@@ -109,6 +109,7 @@ func New(cfg *Config) (*Broker, error) {
 	b.wheel = timerwheel.New(wheelTick)
 	b.delayed.init(b, c.Delayed)
 	if b.durable = b.openDurable(); b.durable != nil {
+		b.retained.durable = b.durable // before what is loaded may expire
 		if err := b.load(time.Now()); err != nil {
 			b.Close()
 			return nil, err

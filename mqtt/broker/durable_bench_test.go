@@ -144,8 +144,8 @@ func BenchmarkStartWithRetained(b *testing.B) {
 	}
 	require.NoError(b, s.Apply(&batch, true))
 	require.NoError(b, s.Close())
-	b.ResetTimer()
-	for range b.N {
+	b.ReportAllocs()
+	for b.Loop() {
 		s, err := pebblestore.Open(dir, nil)
 		require.NoError(b, err)
 		br, err := broker.New(&broker.Config{Store: s, MaxRetainedBytes: -1})

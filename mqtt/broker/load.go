@@ -37,7 +37,7 @@ const epochBits = 40
 func (b *Broker) load(now time.Time) error {
 	began := time.Now()
 	l := &loader{b: b, d: b.durable, now: now, messages: make(map[uint64]*session.Message)}
-	if err := b.cfg.Store.Load(l.record); err != nil {
+	if err := loadAhead(b.cfg.Store, l.record); err != nil {
 		return fmt.Errorf("broker: load: %w", err)
 	}
 	l.session("")
@@ -51,7 +51,6 @@ func (b *Broker) load(now time.Time) error {
 		l.d.put(batch, &store.Record{Kind: store.Epoch, Number: l.epoch + 1})
 		l.clean.Each(func(_ store.Op, key, _ []byte) { batch.Delete(key) })
 	})
-	b.retained.durable = b.durable
 	for _, c := range b.clients() {
 		c.mu.Lock()
 		c.rearm()
@@ -73,15 +72,14 @@ func (b *Broker) load(now time.Time) error {
 
 var errNoMessage = errors.New("its message is missing")
 
-// record takes one record.
-func (l *loader) record(key, value []byte) error {
-	r, err := store.Decode(key, value)
+// record takes one record, or what is known of it if err is not nil.
+func (l *loader) record(key []byte, r *store.Record, err error) {
 	if r.ClientID != "" {
 		l.session(r.ClientID)
 	}
 	if err != nil {
-		l.damaged(&r, key, err)
-		return nil
+		l.damaged(r, key, err)
+		return
 	}
 	s := l.saved
 	switch r.Kind {
@@ -97,8 +95,8 @@ func (l *loader) record(key, value []byte) error {
 	case store.Waiting, store.Inflight:
 		m := l.messages[r.MessageID]
 		if m == nil {
-			l.damaged(&r, key, errNoMessage)
-			return nil
+			l.damaged(r, key, errNoMessage)
+			return
 		}
 		r.Entry.Message = m
 		k := l.d.kept[m]
@@ -128,13 +126,12 @@ func (l *loader) record(key, value []byte) error {
 		switch {
 		case r.Message.Expired(l.now):
 			l.clean.Delete(key)
-		case l.b.retained.put(l.b, r.Message):
+		case l.b.retained.restore(l.b, r.Message):
 			l.retained++
 		default:
 			l.noRoom++ // it stays in the store, for limits that are raised again
 		}
 	}
-	return nil
 }
 
 // damaged reports a record that cannot be used. Topics and payloads are not for

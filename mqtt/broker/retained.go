@@ -62,29 +62,54 @@ func (r *retainedStore) put(b *Broker, m *session.Message) bool {
 		}
 		return true
 	}
-	k := &kept{m: m, size: int64(m.Publish.Size(packet.V5)) + keptOverhead}
+	size := keptSize(m)
 	old, replaces := r.tree.Get(name)
-	size := r.bytes + k.size
+	var was int64
 	if replaces {
-		size -= old.size
-	} else if r.max >= 0 && r.tree.Len()-r.sys >= r.max {
+		was = old.size
+	}
+	if !r.room(!replaces, size-was) {
 		return false
 	}
-	if r.maxBytes >= 0 && size > r.maxBytes {
+	r.set(b, m, size)
+	r.durable.retain(m)
+	return true
+}
+
+// restore is put for a message that is in the store already, under a topic that
+// has none in memory.
+func (r *retainedStore) restore(b *Broker, m *session.Message) bool {
+	size := keptSize(m)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.room(true, size) {
 		return false
 	}
+	r.set(b, m, size)
+	return true
+}
+
+func keptSize(m *session.Message) int64 { return int64(m.Publish.Size(packet.V5)) + keptOverhead }
+
+// room reports whether there is room for more bytes, and for a topic if it is another.
+// The caller holds mu.
+func (r *retainedStore) room(another bool, bytes int64) bool {
+	return !(another && r.max >= 0 && r.tree.Len()-r.sys >= r.max || r.maxBytes >= 0 && r.bytes+bytes > r.maxBytes)
+}
+
+// set makes m what its topic has. The caller holds mu.
+func (r *retainedStore) set(b *Broker, m *session.Message, size int64) {
+	k := &kept{m: m, size: size}
 	if !m.Expires.IsZero() {
 		k.timer = new(timerwheel.Timer)
 		k.timer.Init(b.wheel, func() { r.expire(k) })
 		k.timer.Reset(m.Expires)
 	}
-	r.tree.Set(name, k)
-	r.durable.retain(m)
-	r.bytes += k.size
-	if replaces {
+	old, replaced := r.tree.Set(m.Publish.Topic, k)
+	r.bytes += size
+	if replaced {
 		r.drop(old)
 	}
-	return true
 }
 
 // drop takes what is not in the tree any more off the books. The caller holds mu.

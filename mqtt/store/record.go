@@ -201,6 +201,19 @@ func appendPublish(dst []byte, p *packet.Publish) ([]byte, error) {
 // Decode returns the record in a key and a value, which it does not keep. The
 // error is about this record alone.
 func Decode(key, value []byte) (Record, error) {
+	var d Decoder
+	return d.Decode(key, value)
+}
+
+// A Decoder decodes many records. Publishers that come again share a string, which
+// most retained messages do. It is for one goroutine at a time.
+type Decoder struct {
+	from string         // of the last message
+	pub  packet.Publish // scratch
+}
+
+// Decode is the function of the same name.
+func (dec *Decoder) Decode(key, value []byte) (Record, error) {
 	var r Record
 	if !r.decodeKey(key) {
 		return r, errKey
@@ -216,7 +229,7 @@ func Decode(key, value []byte) (Record, error) {
 	if body[0] != version {
 		return r, errVersion
 	}
-	d := decoder{b: body[1:]}
+	d := decoder{b: body[1:], Decoder: dec}
 	r.decodeBody(&d)
 	if d.bad || len(d.b) > 0 {
 		return r, errFormat
@@ -291,7 +304,7 @@ func (r *Record) decodeBody(d *decoder) {
 		r.Number = d.uvarint()
 	case Message, Retained:
 		expires := d.time()
-		from := string(d.bytes(d.uvarint()))
+		from := d.publisher()
 		if p := d.publish(); p != nil {
 			r.Message = session.NewMessage(time.Time{}, p, from)
 			r.Message.Expires = expires
@@ -347,8 +360,17 @@ func (r *Record) decodeBody(d *decoder) {
 
 // A decoder takes a value apart. After a mistake it yields zeros.
 type decoder struct {
+	*Decoder
 	b   []byte
 	bad bool
+}
+
+// publisher takes a client identifier.
+func (d *decoder) publisher() string {
+	if b := d.bytes(d.uvarint()); d.from != string(b) {
+		d.from = string(b)
+	}
+	return d.from
 }
 
 func (d *decoder) bytes(n uint64) []byte {
@@ -407,7 +429,8 @@ func (d *decoder) time() time.Time {
 	return time.Unix(0, v)
 }
 
-// publish takes the rest as a PUBLISH packet; nil if it is none. It aliases.
+// publish takes the rest as a PUBLISH packet; nil if it is none. It aliases the value,
+// and is valid until the next.
 func (d *decoder) publish() *packet.Publish {
 	b := d.b
 	if d.bad {
@@ -418,7 +441,8 @@ func (d *decoder) publish() *packet.Publish {
 	if err != nil || h.Type != packet.PUBLISH || h.Length != len(b)-n {
 		return nil
 	}
-	p := new(packet.Publish)
+	p := &d.pub
+	*p = packet.Publish{}
 	if err := p.Decode(h, b[n:], packet.V5); err != nil || p.Topic == "" {
 		return nil
 	}
