@@ -4,9 +4,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // magic begins every file; the digit is the version of the format.
@@ -20,15 +22,18 @@ var ErrForeign = errors.New("journal: the file is something else: give the name 
 // ErrLocked means that another process, or another user in this one, has the file.
 var ErrLocked = errors.New("journal: the file is in use")
 
+// ErrShared means that others than the user can write the file.
+var ErrShared = errors.New("journal: others can write the file: see what is in it, and chmod go-w")
+
 // errBroken is what Append returns after one that was not complete.
 var errBroken = errors.New("journal: the last write was not complete")
 
 // A File is a journal that is open. Only this process has it, where the system has
 // locks. Its methods are for one goroutine at a time.
 type File struct {
-	path   string
+	path   string // of the file itself, not of a link
 	salt   Salt
-	f      *os.File
+	f      *os.File // nil: it does not exist, or could not be opened again
 	lock   *os.File // path with ".lock"; nil where the system has none
 	size   int64    // bytes that were written as a whole
 	broken bool     // what follows size is not known
@@ -38,13 +43,22 @@ type File struct {
 // calls f for each record in it. What is torn at its end is cut off with the first
 // Replace, which must come before the first Append.
 func Open(path string, f func(body []byte)) (*File, Report, error) {
+	path, err := resolve(path)
+	if err != nil {
+		return nil, Report{}, err
+	}
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
 		return nil, Report{}, err
 	}
 	j := &File{path: path, lock: lock, broken: true}
 	var r Report
-	b, err := os.ReadFile(path)
+	var b []byte
+	if j.f, err = open(path); err == nil {
+		if err = lockOpened(j.f); err == nil {
+			b, err = io.ReadAll(j.f)
+		}
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && len(b) == 0:
 		_, _ = rand.Read(j.salt[:]) // never fails
@@ -95,15 +109,48 @@ func (j *File) Append(records []byte, sync bool) error {
 // Replace puts records in the place of everything in the file, or, if it returns an
 // error, leaves the file as it was. It waits until the device has them.
 func (j *File) Replace(records []byte) error {
-	f, err := replace(j.path, j.salt, records, true)
+	f, err := write(j.path, j.salt, records, true)
 	if err != nil {
 		return err
 	}
-	if j.f != nil {
-		_ = j.f.Close() // nothing depends on it any more
+	if err = j.exchange(f); err != nil {
+		return err
 	}
-	j.f, j.size, j.broken = f, int64(fileHeader+len(records)), false
+	j.size, j.broken = int64(fileHeader+len(records)), false
+	syncDir(filepath.Dir(j.path))
 	return nil
+}
+
+// exchange puts f, which write has made, in the place of the file.
+func (j *File) exchange(f *os.File) error {
+	if renameOpen {
+		if err := rename(f, j.path); err != nil {
+			_ = f.Close()
+			return err
+		}
+		if j.f != nil {
+			_ = j.f.Close() // nothing depends on it any more
+		}
+		j.f = f
+		return nil
+	}
+	// Both are closed for that. The lock keeps others away.
+	err := f.Close()
+	if j.f != nil {
+		_ = j.f.Close()
+		j.f = nil
+	}
+	if err == nil {
+		err = rename(f, j.path)
+	}
+	// The new one, or the old one, to which may be appended if that was possible before.
+	again, openErr := os.OpenFile(j.path, os.O_WRONLY|os.O_APPEND, 0)
+	if openErr != nil {
+		j.broken = true
+		return errors.Join(err, openErr)
+	}
+	j.f = again
+	return err
 }
 
 // Close lets others open the file.
@@ -113,7 +160,10 @@ func (j *File) Close() error {
 		err = j.f.Close()
 	}
 	j.broken = true
-	return errors.Join(err, unlockFile(j.lock))
+	if j.lock != nil {
+		err = errors.Join(err, j.lock.Close())
+	}
+	return err
 }
 
 // Update replaces the records of the file at path, which is made if it does not exist,
@@ -121,11 +171,16 @@ func (j *File) Close() error {
 // meanwhile, or fails with ErrLocked, and does not wait for the device: when the power
 // fails, records may be lost. If change returns false nothing is written.
 func Update(path string, change func(records [][]byte) ([][]byte, bool)) (err error) {
+	if path, err = resolve(path); err != nil {
+		return err
+	}
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, unlockFile(lock)) }()
+	if lock != nil {
+		defer func() { err = errors.Join(err, lock.Close()) }()
+	}
 	var records [][]byte
 	_, err = ReadFile(path, func(body []byte) { records = append(records, body) })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -142,17 +197,62 @@ func Update(path string, change func(records [][]byte) ([][]byte, bool)) (err er
 		start := len(b)
 		b = s.End(append(Begin(b), body...), start)
 	}
-	f, err := replace(path, s, b, false)
+	f, err := write(path, s, b, false)
 	if err != nil {
 		return err
 	}
-	return f.Close()
+	err = f.Close()
+	if err == nil {
+		err = rename(f, path)
+	}
+	return err
+}
+
+// resolve returns the name of the file itself, behind whatever links: who opens it under
+// another name is to find it locked, and what replaces it must not replace a link.
+func resolve(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		return real, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("journal: %w", err)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return "", fmt.Errorf("journal: %s is a link to a file that does not exist: make that, or remove the link", path)
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return "", fmt.Errorf("journal: %w", err)
+	}
+	return filepath.Join(dir, filepath.Base(path)), nil
+}
+
+// open opens a file for reading that nobody else can write. Windows says who may by other
+// means than its mode.
+func open(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0 {
+		err = fmt.Errorf("%w: %s", ErrShared, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // ReadFile calls f for each record in the file at path. A file that is empty has none.
 func ReadFile(path string, f func(body []byte)) (Report, error) {
-	b, err := os.ReadFile(path)
-	if err != nil || len(b) == 0 {
+	file, err := open(path)
+	if err != nil {
+		return Report{}, err
+	}
+	b, err := io.ReadAll(file)
+	if err = errors.Join(err, file.Close()); err != nil || len(b) == 0 {
 		return Report{}, err
 	}
 	s, records, err := split(b)
@@ -162,11 +262,9 @@ func ReadFile(path string, f func(body []byte)) (Report, error) {
 	return s.Scan(records, f), nil
 }
 
-// replace makes a file at path that only the user can read, in the place of another,
-// and returns it open. Whoever opens path gets the old file or all of the new one.
-// The lock is held.
-func replace(path string, s Salt, records []byte, sync bool) (_ *os.File, err error) {
-	dir := filepath.Dir(path)
+// write makes a file beside path that only the user can read, which rename puts in its
+// place, and returns it open and locked. The lock of path is held.
+func write(path string, s Salt, records []byte, sync bool) (_ *os.File, err error) {
 	name := path + ".new"
 	// What a process left behind that was killed. O_EXCL follows no link of
 	// somebody else's.
@@ -184,6 +282,9 @@ func replace(path string, s Salt, records []byte, sync bool) (_ *os.File, err er
 			err = fmt.Errorf("journal: %w", err)
 		}
 	}()
+	if err := lockOpened(f); err != nil {
+		return nil, err
+	}
 	if _, err := f.Write(append([]byte(magic), s[:]...)); err != nil {
 		return nil, err
 	}
@@ -195,13 +296,17 @@ func replace(path string, s Salt, records []byte, sync bool) (_ *os.File, err er
 			return nil, err
 		}
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return nil, err
-	}
-	if sync {
-		syncDir(dir)
-	}
 	return f, nil
+}
+
+// rename puts f in the place of the file at path, or removes it. Whoever opens path
+// gets the old file or all of the new one.
+func rename(f *os.File, path string) error {
+	if err := os.Rename(f.Name(), path); err != nil {
+		_ = os.Remove(f.Name()) // nothing more can be done
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
 }
 
 // syncDir makes a rename last. Not every system and file system can; those that

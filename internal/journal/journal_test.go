@@ -53,15 +53,65 @@ func TestRecordsAreThereAfterTheFileIsOpenedAgain(t *testing.T) {
 }
 
 func TestAFileHasOneOwner(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("there are no locks")
-	}
 	path := filepath.Join(t.TempDir(), "j")
 	j, _, _ := open(t, path)
 	_, _, err := journal.Open(path, nil)
 	require.ErrorIs(t, err, journal.ErrLocked)
 	require.NoError(t, j.Close())
 	open(t, path)
+}
+
+func TestAFileHasOneOwnerUnderAllItsNames(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("links need a privilege")
+	}
+	dir := t.TempDir()
+	path, link, folder := filepath.Join(dir, "j"), filepath.Join(dir, "link"), filepath.Join(t.TempDir(), "folder")
+	require.NoError(t, os.Symlink(dir, folder))
+	require.NoError(t, os.Symlink("j", link))
+	_, _, err := journal.Open(link, nil)
+	require.ErrorContains(t, err, "a link to a file that does not exist")
+	j, _, _ := open(t, filepath.Join(folder, "j"))
+	_, _, err = journal.Open(path, nil)
+	require.ErrorIs(t, err, journal.ErrLocked, "before it exists")
+	require.NoError(t, j.Replace(record(j.Salt(), nil, "one")))
+	hard := filepath.Join(dir, "hard")
+	require.NoError(t, os.Link(path, hard))
+	for _, name := range []string{link, path, hard} {
+		_, _, err = journal.Open(name, nil)
+		require.ErrorIs(t, err, journal.ErrLocked, name)
+	}
+	require.ErrorIs(t, journal.Update(link, nil), journal.ErrLocked)
+	require.NoError(t, j.Close())
+
+	// What replaces the file leaves the link as it is.
+	j, got, _ := open(t, link)
+	require.Equal(t, []string{"one"}, got)
+	require.NoError(t, j.Replace(record(j.Salt(), nil, "two")))
+	require.NoError(t, j.Close())
+	_, err = os.Readlink(link)
+	require.NoError(t, err)
+	_, got, _ = open(t, path)
+	require.Equal(t, []string{"two"}, got)
+}
+
+func TestAFileThatOthersCanWriteIsRefused(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("it has no such modes")
+	}
+	path := filepath.Join(t.TempDir(), "j")
+	j, _, _ := open(t, path)
+	require.NoError(t, j.Replace(record(j.Salt(), nil, "one")))
+	require.NoError(t, j.Close())
+	for _, mode := range []os.FileMode{0o620, 0o602, 0o666} {
+		require.NoError(t, os.Chmod(path, mode))
+		_, _, err := journal.Open(path, nil)
+		require.ErrorIs(t, err, journal.ErrShared)
+		require.ErrorIs(t, journal.Update(path, nil), journal.ErrShared)
+	}
+	require.NoError(t, os.Chmod(path, 0o644))
+	_, got, _ := open(t, path)
+	require.Equal(t, []string{"one"}, got)
 }
 
 func TestAFileThatIsNoJournalIsLeftAlone(t *testing.T) {

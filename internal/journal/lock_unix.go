@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// renameOpen says that a file can be renamed, and be replaced, while it is open.
+const renameOpen = true
+
 // lockFile takes the lock at path, which ends with the process at the latest. The
 // file stays: one that is removed could be locked by two.
 func lockFile(path string) (*os.File, error) {
@@ -26,9 +29,11 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-func unlockFile(f *os.File) error {
-	if f == nil {
-		return nil
+// lockOpened takes the lock of the file itself, which it has under all its names. Where
+// the file system has none, or wants the file open for writing, that of lockFile must do.
+func lockOpened(f *os.File) error {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("%w: %s", ErrLocked, f.Name())
 	}
-	return f.Close()
+	return nil
 }

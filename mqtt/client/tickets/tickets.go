@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -41,14 +42,19 @@ type File struct {
 // Open returns the sessions in the file at path, which is made when there is one. Only
 // sessions with the same key are seen: it must differ with everything that servers are
 // verified by, such as the roots, or a session of a server that was trusted for
-// another reason would be resumed. It fails if the file is something else, or the
-// folder does not exist.
+// another reason would be resumed. It fails if the file is something else or others can
+// read or write it, or if the folder does not exist.
 func Open(path, key string) (*File, error) {
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("tickets: %s is in no folder that exists", path)
 	}
 	if _, err := journal.ReadFile(path, func([]byte) {}); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("tickets: %s: %w", path, err)
+	}
+	// Whoever has read a session can pass for this client, and whoever writes one for the
+	// server. Windows says who may by other means.
+	if info, err := os.Stat(path); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("tickets: %s: others can read or write it (mode %#o), and it has secrets: remove it, or chmod 600 if nobody has", path, info.Mode().Perm())
 	}
 	return &File{path: path, key: key}, nil
 }

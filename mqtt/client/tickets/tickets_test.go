@@ -143,6 +143,24 @@ func TestAFileThatIsSomethingElseIsRefusedAndLeftAlone(t *testing.T) {
 	require.Equal(t, "notes that are no tickets", string(b))
 }
 
+func TestAFileThatOthersCanReadOrWriteIsRefused(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("it has no such modes")
+	}
+	path := filepath.Join(t.TempDir(), "tickets")
+	open(t, path, "").QUIC("e").Put("s", []byte("x"))
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o620, 0o602} {
+		require.NoError(t, os.Chmod(path, mode))
+		_, err := tickets.Open(path, "")
+		require.ErrorContains(t, err, path)
+		require.ErrorContains(t, err, "chmod")
+	}
+	require.NoError(t, os.Chmod(path, 0o600))
+	f := open(t, path, "")
+	require.NoError(t, os.Chmod(path, 0o666))
+	require.Nil(t, f.QUIC("e").Take("s"), "others may have written it meanwhile")
+}
+
 func TestOneTicketIsNotTakenByTwo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tickets")
 	for range 20 {
