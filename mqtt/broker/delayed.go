@@ -18,7 +18,8 @@ import (
 // "$delayed/SECONDS/TOPIC" is acknowledged at once and published to TOPIC that much
 // later, as if it had been published then: its Message Expiry Interval counts from
 // there, and a retained message is retained then. What is not due when the
-// broker ends is lost. Without delayed publishing such a topic is refused with
+// broker ends is lost without a Store; with one it is published in time by the next
+// start, or at once if that comes later. Without delayed publishing such a topic is refused with
 // Topic Name invalid (0x90), as is one whose SECONDS are no number, or too many, or
 // whose TOPIC is no topic name.
 type Delayed struct {
@@ -104,7 +105,8 @@ type delayedMessage struct {
 	m    *session.Message
 	due  time.Time
 	seq  uint64
-	size int64 // bytes
+	size int64  // bytes
+	id   uint64 // in the store
 }
 
 // delayedOverhead is about what the store needs for a message besides its bytes.
@@ -134,17 +136,18 @@ func (s *delayedStore) put(now time.Time, m *session.Message, prefix, target str
 	if !m.Expires.IsZero() {
 		later.Expires = m.Expires.Add(delay)
 	}
-	e := &delayedMessage{m: &later, due: now.Add(delay), size: int64(later.Publish.Size(packet.V5)) + delayedOverhead}
+	if s.b.durable.failing() {
+		return packet.QuotaExceeded
+	}
+	e := &delayedMessage{m: &later, due: now.Add(delay), size: delayedSize(&later)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.limit.MaxMessages >= 0 && len(s.heap) >= s.limit.MaxMessages ||
 		s.limit.MaxBytes >= 0 && s.bytes+e.size > s.limit.MaxBytes {
 		return packet.QuotaExceeded
 	}
-	s.seq++
-	e.seq = s.seq
-	s.bytes += e.size
-	heap.Push(&s.heap, e)
+	s.b.durable.delay(e)
+	s.push(e)
 	if s.heap[0] == e {
 		s.timer.Reset(e.due)
 	}
@@ -170,12 +173,13 @@ func (s *delayedStore) release() {
 	src.init(s.b, nil)
 	src.ctx, src.late = s.b.ctx, true
 	for burst := 1; ; burst++ {
+		s.waitForStore(&src)
 		src.now = time.Now()
 		e := s.take(src.now)
 		if e == nil {
 			break
 		}
-		s.b.route(&src, e.m)
+		s.publish(&src, e)
 		if burst%maxBurst == 0 {
 			src.flush()
 		}

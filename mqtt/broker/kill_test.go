@@ -43,7 +43,7 @@ func serveForKill(dir string) error {
 	if err != nil {
 		return err
 	}
-	b, err := broker.New(&broker.Config{Store: s})
+	b, err := broker.New(&broker.Config{Store: s, Delayed: broker.Delayed{Enabled: true}})
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ type loader struct {
 	partial map[uint16]map[string]uint64
 	owner   string
 
-	sessions, retained, noRoom int
+	sessions, delayed, retained, noRoom int
 }
 
 // epochBits is where the number of the start is in the numbers of messages.
@@ -51,11 +51,6 @@ func (b *Broker) load(now time.Time) error {
 		l.d.put(batch, &store.Record{Kind: store.Epoch, Number: l.epoch + 1})
 		l.clean.Each(func(_ store.Op, key, _ []byte) { batch.Delete(key) })
 	})
-	for _, c := range b.clients() {
-		c.mu.Lock()
-		c.rearm()
-		c.mu.Unlock()
-	}
 	level := slog.LevelInfo
 	if l.noRoom > 0 {
 		level = slog.LevelWarn
@@ -63,10 +58,18 @@ func (b *Broker) load(now time.Time) error {
 	b.log.LogAttrs(context.Background(), level, "mqtt: store loaded",
 		slog.Int("sessions", l.sessions),
 		slog.Int("messages", len(l.d.kept)),
+		slog.Int("delayed", l.delayed),
 		slog.Int("retained", l.retained),
 		slog.Int("retained_without_room", l.noRoom),
 		slog.Uint64("damaged", l.d.damaged.Load()),
 		slog.Duration("took", time.Since(began)))
+	// From here on the broker changes by itself.
+	for _, c := range b.clients() {
+		c.mu.Lock()
+		c.rearm()
+		c.mu.Unlock()
+	}
+	b.delayed.start()
 	return nil
 }
 
@@ -122,6 +125,10 @@ func (l *loader) record(key []byte, r *store.Record, err error) {
 			l.partial[r.ID] = make(map[string]uint64)
 		}
 		l.partial[r.ID][r.Recipient] = r.Hash
+	case store.Delayed:
+		l.b.delayed.restore(r)
+		l.epoch = max(l.epoch, r.Number>>epochBits)
+		l.delayed++
 	case store.Retained:
 		switch {
 		case r.Message.Expired(l.now):

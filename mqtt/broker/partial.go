@@ -100,8 +100,12 @@ func (src *source) interrupt() {
 	if !u.open {
 		return
 	}
-	hash := u.hashed()
 	d := src.b.durable
+	if src.ack.c == nil { // a delayed message: its record stays until everybody has it
+		src.endUnit()
+		return
+	}
+	hash := u.hashed()
 	d.group.Update(func(b *store.Batch) {
 		for _, c := range u.given {
 			src.ack.putPartial(d, b, c.id, hash)

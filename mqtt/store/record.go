@@ -19,6 +19,8 @@ const (
 	// Epoch counts the starts: numbers given out after a start are above all
 	// from before.
 	Epoch Kind = 'E'
+	// Delayed is a message that is to be published later.
+	Delayed Kind = 'D'
 	// Message is a message that sessions hold, once for all of them.
 	Message Kind = 'M'
 	// The records of a session: its State, a Subscription, a message that is
@@ -37,7 +39,7 @@ const (
 )
 
 var kindNames = map[Kind]string{
-	Epoch: "epoch", Message: "message", State: "session", Subscription: "subscription", Waiting: "waiting message",
+	Epoch: "epoch", Delayed: "delayed message", Message: "message", State: "session", Subscription: "subscription", Waiting: "waiting message",
 	Inflight: "message in flight", Released: "released identifier", Received: "received identifier",
 	Partial: "partly routed message", Retained: "retained message",
 }
@@ -61,13 +63,14 @@ const version = 1
 type Record struct {
 	Kind     Kind
 	ClientID string // of a session's records
-	Number   uint64 // of Epoch; of a Message; Seq of Waiting, Inflight and Released
+	Number   uint64 // of Epoch; of a Message and a Delayed; Seq of Waiting, Inflight and Released
 	ID       uint16 // of Received and Partial: the packet identifier
 
 	State        session.State
 	Owner        string // of State: the user whom the session belongs to
 	Subscription session.Subscription
-	Message      *session.Message // of Message and Retained
+	Message      *session.Message // of Message, Delayed and Retained
+	Due          time.Time        // of Delayed: when it is published
 	Entry        session.Entry    // of Waiting and Inflight, without its message:
 	MessageID    uint64           // that is in this record
 	Order        uint32           // of Released
@@ -99,8 +102,8 @@ func (r *Record) AppendKey(dst []byte) []byte {
 	switch r.Kind {
 	case Epoch:
 		return append(dst, byte(Epoch))
-	case Message:
-		return binary.BigEndian.AppendUint64(append(dst, byte(Message)), r.Number)
+	case Message, Delayed:
+		return binary.BigEndian.AppendUint64(append(dst, byte(r.Kind)), r.Number)
 	case Retained:
 		return append(append(dst, byte(Retained)), r.Message.Publish.Topic...)
 	}
@@ -134,7 +137,10 @@ func (r *Record) AppendValue(dst, key []byte) ([]byte, error) {
 	switch r.Kind {
 	case Epoch:
 		dst = binary.AppendUvarint(dst, r.Number)
-	case Message, Retained:
+	case Message, Delayed, Retained:
+		if r.Kind == Delayed {
+			dst = appendTime(dst, r.Due)
+		}
 		dst = appendTime(dst, r.Message.Expires)
 		dst = appendString(dst, r.Message.From)
 		dst, err = appendPublish(dst, &r.Message.Publish)
@@ -248,7 +254,7 @@ func (r *Record) decodeKey(key []byte) bool {
 	switch key[0] {
 	case byte(Epoch):
 		return len(rest) == 0
-	case byte(Message):
+	case byte(Message), byte(Delayed):
 		return r.number(rest)
 	case byte(Retained):
 		return len(rest) > 0
@@ -302,7 +308,11 @@ func (r *Record) decodeBody(d *decoder) {
 	switch r.Kind {
 	case Epoch:
 		r.Number = d.uvarint()
-	case Message, Retained:
+	case Message, Delayed, Retained:
+		if r.Kind == Delayed {
+			r.Due = d.time()
+			d.bad = d.bad || r.Due.IsZero()
+		}
 		expires := d.time()
 		from := d.publisher()
 		if p := d.publish(); p != nil {

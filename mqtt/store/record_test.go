@@ -31,6 +31,7 @@ func every() []store.Record {
 		{Kind: store.Epoch, Number: 7},
 		{Kind: store.Message, Number: 1 << 50, Message: message("a/b", "payload")},
 		{Kind: store.Message, Number: 1, Message: session.NewMessage(time.Time{}, &packet.Publish{Topic: "t", Payload: []byte{}, QoS: 2}, "")},
+		{Kind: store.Delayed, Number: 1<<50 + 1, Message: message("a/b", "later"), Due: time.Unix(7, 8)},
 		{Kind: store.State, ClientID: "c", State: session.State{Version: packet.V311, Expiry: 1<<32 - 1, Since: time.Unix(5, 6)}},
 		{Kind: store.State, ClientID: "c", State: session.State{Version: packet.V5, Will: &will, WillDelay: 9}},
 		{Kind: store.Subscription, ClientID: "c", Subscription: session.Subscription{
