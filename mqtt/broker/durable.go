@@ -162,6 +162,18 @@ func (d *durable) throttle(src *source) {
 	}
 }
 
+// storeCloseTimeout is how long Close waits for a store that does not answer.
+const storeCloseTimeout = 30 * time.Second
+
+// bound ends what waits for the store when it has not answered for that long; stop
+// is called when nothing waits any more.
+func (d *durable) bound() (stop func() bool) {
+	if d == nil {
+		return func() bool { return false }
+	}
+	return time.AfterFunc(storeCloseTimeout, d.group.GiveUp).Stop
+}
+
 // close writes what has piled up.
 func (d *durable) close() {
 	if d == nil {

@@ -2,7 +2,10 @@ package broker_test
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -105,4 +108,25 @@ func TestSessionsAndRetainedMessagesOutliveTheMachine(t *testing.T) {
 	b.Close()
 	require.Equal(t, 2, m.Len(), "the epoch and a retained message")
 	require.NoError(t, m.Close())
+}
+
+func TestCloseDoesNotWaitForAStoreThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stop atomic.Bool
+		m := store.NewMemory(func(int) store.Fault { return store.Fault{Stop: stop.Load()} })
+		var log logged
+		b, err := broker.New(&broker.Config{Store: m, Logger: log.logger()})
+		require.NoError(t, err)
+		connect(t, b, "sub", keep(3600)).subscribed("x")
+		pub := connect(t, b, "pub")
+		stop.Store(true)
+		pub.send(&packet.Publish{Topic: "x", QoS: 1, PacketID: 1}) // its PUBACK waits for the store
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, b.Close())
+		require.Less(t, time.Since(began), time.Minute)
+		require.Contains(t, log.String(), "does not return")
+		pub.closed()
+		require.NoError(t, m.Close())
+	})
 }

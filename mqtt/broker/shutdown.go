@@ -39,7 +39,8 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Close ends everything at once and waits for every goroutine.
+// Close ends everything at once and waits for every goroutine. A store that does not
+// answer, because the device does not, is given up after 30 s, which the log says.
 func (b *Broker) Close() error {
 	conns := b.stopAccepting()
 	b.stop()
@@ -47,6 +48,8 @@ func (b *Broker) Close() error {
 		cn.linkCode.Store(uint64(mqtt.LinkNormal))
 		cn.link.CloseWithCode(mqtt.LinkNormal)
 	}
+	bounded := b.durable.bound()
+	defer bounded()
 	b.running.Wait()
 	b.background.Wait()
 	b.endOnce.Do(func() {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,7 @@ type Group struct {
 
 	wake    chan struct{} // pending is not empty
 	closing chan struct{} // closed by Close
+	givenUp chan struct{} // closed by GiveUp
 	stopped chan struct{} // closed when the goroutine has ended
 	lost    error         // what could not be written at Close; read after stopped
 
@@ -88,7 +90,7 @@ func NewGroup(s Store, cfg GroupConfig) *Group {
 	g := &Group{
 		store: s, cfg: cfg, pending: new(Batch), number: 1,
 		changed: make(chan struct{}), wake: make(chan struct{}, 1),
-		closing: make(chan struct{}), stopped: make(chan struct{}),
+		closing: make(chan struct{}), givenUp: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	go g.run() // ends with Close
 	return g
@@ -194,7 +196,8 @@ func (g *Group) Stats() GroupStats {
 
 // Close writes what has piled up, with fsync, and ends the goroutine. If the store
 // fails it is tried once more and then given up, which is the error. The
-// store stays open. Nothing is to be added once Close was called.
+// store stays open. Nothing is to be added once Close was called. It waits for a
+// write that is under way, until GiveUp is called.
 func (g *Group) Close() error {
 	g.mu.Lock()
 	if !g.closed {
@@ -202,8 +205,32 @@ func (g *Group) Close() error {
 		close(g.closing)
 	}
 	g.mu.Unlock()
-	<-g.stopped
-	return g.lost
+	select {
+	case <-g.stopped:
+		return g.lost
+	case <-g.givenUp:
+		return errHung
+	}
+}
+
+// errHung is what is said of a store that was given up.
+var errHung = errors.New("store: a write or fsync does not return, and is not waited for any longer: see whether the device answers")
+
+// GiveUp ends all waiting: for a store whose Apply does not return when everything is
+// to end. What was not durable is not acknowledged any more. The goroutine of the
+// Group ends with that Apply.
+func (g *Group) GiveUp() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-g.givenUp:
+		return
+	default:
+	}
+	close(g.givenUp)
+	g.err = errHung
+	g.failing.Store(true)
+	g.tell()
 }
 
 // run commits until Close.

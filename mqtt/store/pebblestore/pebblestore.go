@@ -32,11 +32,18 @@ type Config struct {
 
 	fs    vfs.FS        // of tests
 	retry time.Duration // of tests
+	close time.Duration // of tests
 }
+
+// closeTimeout is how long Close waits for the device.
+const closeTimeout = 30 * time.Second
+
 
 // A Store is a [store.Store] on pebble.
 type Store struct {
 	db       *pebble.DB
+	dir      string
+	timeout  time.Duration // of Close
 	log      *slog.Logger
 	patience *patience
 	fatal    atomic.Pointer[error] // what pebble thinks nobody survives
@@ -60,7 +67,8 @@ type work struct {
 	done chan error // of capacity 1
 }
 
-// Open opens or makes the store in dir, which no other process may have open.
+// Open opens or makes the store in dir, which no other process may have open. If its
+// files are damaged the error is a [*DamagedError], here or from Load.
 func Open(dir string, cfg *Config) (*Store, error) {
 	var c Config
 	if cfg != nil {
@@ -78,7 +86,10 @@ func Open(dir string, cfg *Config) (*Store, error) {
 	if c.fs == nil {
 		c.fs = vfs.Default
 	}
-	s := &Store{log: c.Logger, patience: newPatience(), work: make(chan work), stopped: make(chan struct{})}
+	if c.close <= 0 {
+		c.close = closeTimeout
+	}
+	s := &Store{dir: dir, timeout: c.close, log: c.Logger, patience: newPatience(), work: make(chan work), stopped: make(chan struct{})}
 	if c.retry > 0 {
 		s.patience.retry = c.retry
 	}
@@ -104,7 +115,7 @@ func Open(dir string, cfg *Config) (*Store, error) {
 	opts.EventListener = &l
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
-		return nil, fmt.Errorf("pebblestore: %s: %w", dir, err)
+		return nil, explain(dir, err)
 	}
 	s.db = db
 	go s.run() // ends with Close
@@ -243,20 +254,21 @@ func translate(pb *pebble.Batch, b *store.Batch) (err error) {
 func (s *Store) Load(f func(key, value []byte) error) error {
 	it, err := s.db.NewIter(nil)
 	if err != nil {
-		return fmt.Errorf("pebblestore: %w", err)
+		return explain(s.dir, err)
 	}
 	for ok := it.First(); ok; ok = it.Next() {
 		value, err := it.ValueAndErr()
-		if err == nil {
-			err = f(it.Key(), value)
-		}
 		if err != nil {
+			it.Close()
+			return explain(s.dir, err)
+		}
+		if err := f(it.Key(), value); err != nil {
 			it.Close()
 			return err
 		}
 	}
 	if err := it.Close(); err != nil {
-		return fmt.Errorf("pebblestore: %w", err)
+		return explain(s.dir, err)
 	}
 	return nil
 }
@@ -287,7 +299,9 @@ func (s *Store) Stats() store.Stats {
 	return st
 }
 
-// Close implements [store.Store]. It waits for the files to be closed, not for room on the disk.
+// Close implements [store.Store]. It waits for the files to be closed, not for room on
+// the disk, and at most 30 s for a device that does not answer: the error then says
+// so, the process keeps the folder, and what was synced is in it.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -297,9 +311,20 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	close(s.patience.closing)
-	<-s.stopped
-	if err := s.db.Close(); err != nil {
-		return fmt.Errorf("pebblestore: %w", err)
+	closed := make(chan error, 1)
+	go func() { // ends when the device answers
+		<-s.stopped
+		closed <- s.db.Close()
+	}()
+	t := time.NewTimer(s.timeout)
+	defer t.Stop()
+	select {
+	case err := <-closed:
+		if err != nil {
+			return fmt.Errorf("pebblestore: %w", err)
+		}
+		return nil
+	case <-t.C:
+		return fmt.Errorf("pebblestore: %s: not closed within %v: a write or fsync does not return: see whether the device answers; what was acknowledged is there", s.dir, s.timeout)
 	}
-	return nil
 }
