@@ -38,7 +38,6 @@ type Config struct {
 // closeTimeout is how long Close waits for the device.
 const closeTimeout = 30 * time.Second
 
-
 // A Store is a [store.Store] on pebble.
 type Store struct {
 	db       *pebble.DB
