@@ -91,7 +91,7 @@ func loopbackHost(addr string) bool {
 type access struct {
 	chain   auth.Chain  // nil: nobody has to prove anything
 	rules   *auth.Rules // nil: everything is allowed
-	clients *x509.CertPool
+	clients *clientCA   // nil: clients are not asked for certificates
 	web     *auth.Web
 }
 
@@ -103,8 +103,8 @@ func (c *accessConfig) open() (*access, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--client-name: %w", err)
 		}
-		if a.clients, err = readPool(c.ClientCA); err != nil {
-			return nil, fmt.Errorf("--client-ca: %w", err)
+		if a.clients, err = openClientCA(c.ClientCA); err != nil {
+			return nil, err
 		}
 		a.chain = append(a.chain, auth.Certificate{From: from})
 	}
@@ -123,14 +123,8 @@ func (c *accessConfig) open() (*access, error) {
 		a.chain = append(a.chain, tokens)
 	}
 	if c.HTTP != "" {
-		cfg := auth.WebConfig{URL: c.HTTP, Timeout: c.Timeout, TLS: &tls.Config{MinVersion: tls.VersionTLS12}}
 		var err error
-		if c.HTTPCA != "" {
-			if cfg.TLS.RootCAs, err = readPool(c.HTTPCA); err != nil {
-				return nil, fmt.Errorf("--auth-http-ca: %w", err)
-			}
-		}
-		if a.web, err = auth.NewWeb(cfg); err != nil {
+		if a.web, err = auth.NewWeb(auth.WebConfig{URL: c.HTTP, Timeout: c.Timeout, CAFile: c.HTTPCA, TLS: &tls.Config{MinVersion: tls.VersionTLS12}}); err != nil {
 			return nil, fmt.Errorf("--auth-http: %w", err)
 		}
 		a.chain = append(a.chain, a.web)
@@ -177,7 +171,7 @@ func (a *access) guard(cfg *broker.Config, timeout time.Duration) {
 // verify has clients asked for their certificates.
 func (a *access) verify(cfg *tls.Config) {
 	if a.clients != nil {
-		cfg.ClientAuth, cfg.ClientCAs = tls.VerifyClientCertIfGiven, a.clients
+		a.clients.verify(cfg)
 	}
 }
 
@@ -187,8 +181,8 @@ func (o *operations) watch(a *access) {
 	o.reloaders = append(o.reloaders, accessReloader{a, o})
 }
 
-// An accessReloader reads users, keys and rules again, all of them or nothing, and
-// ends the subscriptions that the rules no longer allow.
+// An accessReloader reads authorities, users, keys and rules again, all of them or
+// nothing, and ends the subscriptions that the rules no longer allow.
 type accessReloader struct {
 	*access
 	ops *operations
@@ -202,6 +196,17 @@ func (r accessReloader) PrepareReload() (commit func(), err error) {
 	users, err := r.chain.PrepareReload()
 	if err != nil {
 		return nil, err
+	}
+	if r.clients != nil {
+		ca, err := r.clients.PrepareReload()
+		if err != nil {
+			return nil, err
+		}
+		others := users
+		users = func() {
+			others()
+			ca()
+		}
 	}
 	if r.rules == nil {
 		return users, nil

@@ -43,7 +43,7 @@ func listeners(cfg *serveConfig, b *broker.Broker, ops *operations, log *slog.Lo
 		}
 	}()
 	config := ops.tls()
-	web := &webListeners{cfg: cfg, broker: b, quic: ops.meter, tls: config, log: log}
+	web := &webListeners{cfg: cfg, broker: b, quic: ops.meter, tls: ops.tls("h2", "http/1.1"), log: log}
 	for _, l := range []struct {
 		name, addr string
 		open       func(name, addr string) (*listener, error)

@@ -61,10 +61,11 @@ func newOperations(cfg *serveConfig, quic transport.Transport, cert *tls.Certifi
 // config returns the configuration in force. It is not to be modified.
 func (o *operations) config() *serveConfig { return o.cfg.Load() }
 
-// tls returns what listeners are configured with. The certificate is the one that
-// is in use when a handshake begins.
-func (o *operations) tls() *tls.Config {
+// tls returns what listeners are configured with that negotiate protos by ALPN, if
+// any. The certificate is the one that is in use when a handshake begins.
+func (o *operations) tls(protos ...string) *tls.Config {
 	c := &tls.Config{
+		NextProtos:     protos,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return o.cert.Load(), nil },
 		MinVersion:     tls.VersionTLS13,
 	}

@@ -47,6 +47,16 @@ func (s *served) certificates(t *testing.T) map[string]string {
 	return seen
 }
 
+// hup has the program read its files again, and waits until its log says what.
+func (s *served) hup(t *testing.T, says string) {
+	t.Helper()
+	before := len(s.stderr.String())
+	self, err := os.FindProcess(os.Getpid())
+	require.NoError(t, err)
+	require.NoError(t, self.Signal(syscall.SIGHUP))
+	require.Eventually(t, func() bool { return strings.Contains(s.stderr.String()[before:], says) }, 20*time.Second, time.Millisecond, "the log: %s", &s.stderr)
+}
+
 func TestSIGHUPReloadsCertificatesLimitsAndLogLevelWithoutDroppingAnybody(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("there are no signals")
@@ -57,14 +67,7 @@ func TestSIGHUPReloadsCertificatesLimitsAndLogLevelWithoutDroppingAnybody(t *tes
 	write := func(yaml string) { require.NoError(t, os.WriteFile(config, []byte(yaml), 0o600)) }
 	write("limits: {max-subscriptions: 5}\n")
 	s := startServe(t, "--config", config, "--cert", certFile, "--key", keyFile)
-	hup := func(says string) {
-		t.Helper()
-		before := len(s.stderr.String())
-		self, err := os.FindProcess(os.Getpid())
-		require.NoError(t, err)
-		require.NoError(t, self.Signal(syscall.SIGHUP))
-		require.Eventually(t, func() bool { return strings.Contains(s.stderr.String()[before:], says) }, 20*time.Second, time.Millisecond, "the log: %s", &s.stderr)
-	}
+	hup := func(says string) { s.hup(t, says) }
 	for where, cert := range s.certificates(t) {
 		require.Equal(t, old, cert, where)
 	}

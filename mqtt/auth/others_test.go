@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/anyquic/anyquic/internal/testcert"
 	"github.com/anyquic/anyquic/mqtt/auth"
 	"github.com/anyquic/anyquic/mqtt/broker"
 	"github.com/anyquic/anyquic/mqtt/packet"
@@ -205,4 +207,35 @@ func TestAWebServerThatIsNotSafeToAskIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	_, err = web.Authenticate(t.Context(), password("a", "b"))
 	require.ErrorContains(t, err, "certificate")
+}
+
+func TestTheAuthoritiesOfAWebServerAreReadAgain(t *testing.T) {
+	_, s := webServer(t, func(w http.ResponseWriter, _ map[string]any) { io.WriteString(w, `{"result":"allow"}`) })
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	// httptest's servers share their certificate.
+	trusted := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+	der, _ := testcert.New()
+	foreign := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der.Certificates[0].Certificate[0]}))
+	file := write(t, foreign)
+	web, err := auth.NewWeb(auth.WebConfig{URL: s.URL, CAFile: file})
+	require.NoError(t, err)
+	t.Cleanup(func() { web.Close() })
+	_, err = web.Authenticate(t.Context(), password("a", "b"))
+	require.ErrorContains(t, err, "certificate")
+	rewrite(t, file, trusted)
+	require.NoError(t, auth.Chain{web}.Reload())
+	admits(t, web, password("a", "b"), "a")
+	rewrite(t, file, "?")
+	require.ErrorContains(t, web.Reload(), "no PEM certificate")
+	admits(t, web, password("a", "b"), "a")
+	rewrite(t, file, foreign)
+	require.NoError(t, web.Reload())
+	_, err = web.Authenticate(t.Context(), password("a", "b"))
+	require.ErrorContains(t, err, "certificate", "connections that were trusted before are not used again")
+
+	_, err = auth.NewWeb(auth.WebConfig{URL: s.URL, CAFile: "/nowhere"})
+	require.ErrorContains(t, err, "/nowhere")
+	web, err = auth.NewWeb(auth.WebConfig{URL: s.URL})
+	require.NoError(t, err)
+	require.NoError(t, web.Reload(), "without a file there is nothing to read")
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anyquic/anyquic/mqtt/broker"
@@ -35,10 +37,8 @@ import (
 //
 // A password that is not UTF-8 goes as "password_base64".
 type Web struct {
-	url    string
-	client *http.Client
-	fails  int
-	rest   time.Duration
+	cfg    WebConfig                   // complete
+	client atomic.Pointer[http.Client] // trusts what CAFile had last
 
 	mu     sync.Mutex
 	failed int       // in a row; guarded by mu
@@ -53,6 +53,9 @@ type WebConfig struct {
 	// TLS verifies the server; nil: with the system's roots. InsecureSkipVerify is
 	// refused.
 	TLS *tls.Config
+	// CAFile is a PEM file with the authorities to trust in place of TLS.RootCAs;
+	// Reload reads it again. Empty: there is none.
+	CAFile string
 	// Timeout of one question: 3 s.
 	Timeout time.Duration
 	// MaxConns bounds the questions at once; those above it wait: 32.
@@ -95,16 +98,54 @@ func NewWeb(cfg WebConfig) (*Web, error) {
 	if cfg.Rest == 0 {
 		cfg.Rest = 5 * time.Second
 	}
+	w := &Web{cfg: cfg}
+	client, err := w.newClient()
+	if err != nil {
+		return nil, err
+	}
+	w.client.Store(client)
+	return w, nil
+}
+
+// newClient returns a client that trusts what is in the CAFile now.
+func (w *Web) newClient() (*http.Client, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = cfg.TLS.Clone()
-	t.MaxConnsPerHost, t.MaxIdleConnsPerHost = cfg.MaxConns, cfg.MaxConns
+	t.TLSClientConfig = w.cfg.TLS.Clone()
+	t.MaxConnsPerHost, t.MaxIdleConnsPerHost = w.cfg.MaxConns, w.cfg.MaxConns
 	t.MaxResponseHeaderBytes = maxAnswer
-	return &Web{
-		url: cfg.URL, fails: cfg.Failures, rest: cfg.Rest,
-		client: &http.Client{Transport: t, Timeout: cfg.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse // passwords go to whom they are meant for
-		}},
-	}, nil
+	if w.cfg.CAFile != "" {
+		pem, err := readFile(w.cfg.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("auth: %s: no PEM certificate in it", w.cfg.CAFile)
+		}
+		if t.TLSClientConfig == nil {
+			t.TLSClientConfig = new(tls.Config)
+		}
+		t.TLSClientConfig.RootCAs = pool
+	}
+	return &http.Client{Transport: t, Timeout: w.cfg.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse // passwords go to whom they are meant for
+	}}, nil
+}
+
+// Reload reads the CAFile again. On an error the authorities stay as they were.
+func (w *Web) Reload() error { return reload(w.PrepareReload()) }
+
+// PrepareReload reads the CAFile and returns what puts it in force: the next question
+// is asked on a new connection.
+func (w *Web) PrepareReload() (commit func(), err error) {
+	if w.cfg.CAFile == "" {
+		return func() {}, nil
+	}
+	client, err := w.newClient()
+	if err != nil {
+		return nil, err
+	}
+	return func() { w.client.Swap(client).CloseIdleConnections() }, nil
 }
 
 func loopback(host string) bool {
@@ -117,7 +158,7 @@ func loopback(host string) bool {
 
 // Close closes idle connections.
 func (w *Web) Close() error {
-	w.client.CloseIdleConnections()
+	w.client.Load().CloseIdleConnections()
 	return nil
 }
 
@@ -169,7 +210,7 @@ func (w *Web) Authenticate(ctx context.Context, c *broker.Credentials) (broker.I
 func (w *Web) admit(now time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.failed < w.fails {
+	if w.failed < w.cfg.Failures {
 		return nil
 	}
 	if now.Before(w.until) || w.trying {
@@ -187,8 +228,8 @@ func (w *Web) done(now time.Time, err error) {
 		w.failed = 0
 		return
 	}
-	if w.failed++; w.failed >= w.fails {
-		w.until = now.Add(w.rest)
+	if w.failed++; w.failed >= w.cfg.Failures {
+		w.until = now.Add(w.cfg.Rest)
 	}
 }
 
@@ -214,13 +255,13 @@ func (w *Web) ask(ctx context.Context, c *broker.Credentials) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.cfg.URL, bytes.NewReader(body))
 	if err != nil {
 		return nil, errors.New("auth: web server: request cannot be made")
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
-	resp, err := w.client.Do(req)
+	resp, err := w.client.Load().Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("auth: web server: %w", withoutURL(err))
 	}
