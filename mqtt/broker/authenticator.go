@@ -93,7 +93,10 @@ func (a Action) String() string {
 //
 // Its decisions on publishing are remembered for a while, by connection. A
 // decision on a filter holds for as long as the subscription, and is taken
-// again when the session is resumed and by [Broker.Reauthorize].
+// again when the session is resumed and by [Broker.Reauthorize], which is to be
+// called after Revision has changed. Wills and delayed messages are decided on when
+// they are due as well, when their client may have gone: see ClientInfo.Offline.
+// Topics and filters are those that the client names, before they are rewritten.
 type Authorizer interface {
 	Authorize(ctx context.Context, c *ClientInfo, a Action, topic string) (bool, error)
 	// Revision changes when decisions may be other than before. It does not

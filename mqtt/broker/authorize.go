@@ -117,6 +117,7 @@ func (src *source) saidDenied(a Action, topic string) {
 // given to the machine. No lock is held.
 func (src *source) authorizeSubscribe(p *packet.Subscribe) {
 	src.denied = nil
+	src.revision = src.b.revision()
 	if src.b.cfg.ACL == nil {
 		return
 	}
@@ -127,7 +128,7 @@ func (src *source) authorizeSubscribe(p *packet.Subscribe) {
 	src.flush()
 	src.cn.holds.Add(1) // silence is our own doing
 	info := src.cn.info()
-	denied, err := src.b.deniedFilters(src.cn.link.Context(), &info, filters)
+	denied, err := src.b.deniedFilters(src.cn.link.Context(), &info, filters, filters)
 	if err != nil { // the hook failed; whatever it has not allowed is denied
 		denied = filters
 	}
@@ -143,13 +144,14 @@ func (src *source) authorizeSubscribe(p *packet.Subscribe) {
 	src.cn.release(src.now)
 }
 
-// deniedFilters returns those of the filters that a client may not subscribe to.
-// An error means that it could not be found out.
-func (b *Broker) deniedFilters(ctx context.Context, info *ClientInfo, filters []string) ([]string, error) {
+// deniedFilters returns those of the filters that a client may not subscribe to, where
+// it has asked for what is in asked, in the same order. An error means that it could
+// not be found out.
+func (b *Broker) deniedFilters(ctx context.Context, info *ClientInfo, filters, asked []string) ([]string, error) {
 	var denied []string
-	for _, f := range filters {
-		plain := f
-		if _, rest, shared, err := topic.ParseShare(f); err == nil && shared {
+	for i, f := range filters {
+		plain := asked[i]
+		if _, rest, shared, err := topic.ParseShare(plain); err == nil && shared {
 			plain = rest
 		}
 		ok, err := b.authorize(ctx, info, ActionSubscribe, plain)
@@ -166,7 +168,7 @@ func (b *Broker) deniedFilters(ctx context.Context, info *ClientInfo, filters []
 // granted returns the codes for the filters of a SUBSCRIBE, nil if none is refused.
 func (src *source) granted(p *packet.Subscribe, isNew []bool) []packet.ReasonCode {
 	full := src.b.cfg.Quotas.Subscriptions > 0 && src.b.subs.len()+len(p.Subscriptions) > src.b.cfg.Quotas.Subscriptions
-	if len(src.denied) == 0 && !full {
+	if len(src.denied) == 0 && !full && len(src.asked) == 0 {
 		return nil
 	}
 	codes := make([]packet.ReasonCode, len(p.Subscriptions))
@@ -174,18 +176,17 @@ func (src *source) granted(p *packet.Subscribe, isNew []bool) []packet.ReasonCod
 		codes[i] = packet.ReasonCode(s.QoS)
 		if _, no := src.denied[s.Filter]; no {
 			codes[i] = packet.NotAuthorized // SUBACK of 3.1.1 says 0x80
-		} else if full && isNew[i] {
+		} else if full && isNew[i] || src.askedTooMuch(&s) {
 			codes[i] = packet.QuotaExceeded
 		}
 	}
 	return codes
 }
 
-// recheck finds the subscriptions of the session that CONNECT is about to resume
-// that are no longer allowed. It reports false if the client was refused because
-// that could not be found out. No lock is held.
+// recheck asks about the session that CONNECT is about to resume before anything of it
+// is sent: see review. It reports false if the client was refused because it could not
+// be found out. No lock is held.
 func (cn *conn) recheck(p *packet.Connect) bool {
-	cn.revoked = nil
 	if cn.b.cfg.ACL == nil || p.CleanStart {
 		return true
 	}
@@ -195,16 +196,11 @@ func (cn *conn) recheck(p *packet.Connect) bool {
 	if old == nil || !cn.owns(old) {
 		return true
 	}
-	old.mu.Lock()
-	filters := old.filters()
-	old.mu.Unlock()
 	info := cn.info()
-	denied, err := cn.b.deniedFilters(cn.link.Context(), &info, filters)
-	if err != nil {
+	if _, err := cn.b.review(cn.link.Context(), old, &info); err != nil {
 		cn.deny(p, err)
 		return false
 	}
-	cn.revoked = denied
 	return true
 }
 
@@ -220,39 +216,17 @@ func (b *Broker) revoke(c *client, filters []string) int {
 	c.subscribing.Lock()
 	defer c.subscribing.Unlock()
 	c.mu.Lock()
-	filters = slices.DeleteFunc(filters, func(f string) bool { return !c.s.Revoke(f) })
+	filters = slices.DeleteFunc(filters, func(f string) bool {
+		if !c.s.Revoke(f) {
+			return true
+		}
+		c.asked.set(f, "")
+		return false
+	})
 	c.mu.Unlock()
 	for _, f := range filters {
 		b.subs.tree.Unsubscribe(f, c)
 	}
 	b.count.deniedFilters.Add(uint64(len(filters)))
 	return len(filters)
-}
-
-// Reauthorize asks the Authorizer again about every subscription of every
-// connected client, and removes those that are no longer allowed: for after its
-// rules have changed. Sessions without a connection are asked about when they
-// are resumed. It returns how many subscriptions it removed. An error of the
-// Authorizer, or the end of ctx, ends it.
-func (b *Broker) Reauthorize(ctx context.Context) (removed int, err error) {
-	if b.cfg.ACL == nil || !b.begin() {
-		return 0, nil
-	}
-	defer b.running.Done()
-	for _, c := range b.clients() {
-		c.mu.Lock()
-		cn := c.conn
-		filters := c.filters()
-		c.mu.Unlock()
-		if cn == nil || len(filters) == 0 {
-			continue
-		}
-		info := cn.info()
-		denied, err := b.deniedFilters(ctx, &info, filters)
-		if err != nil {
-			return removed, err
-		}
-		removed += b.revoke(c, denied)
-	}
-	return removed, nil
 }

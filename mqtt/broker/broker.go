@@ -57,6 +57,7 @@ type Broker struct {
 	retained retainedStore
 	durable  *durable // nil: everything is in memory
 	delayed  delayedStore
+	wills    wills
 	count    counters
 	slowLog  slowLog
 
@@ -108,11 +109,15 @@ func New(cfg *Config) (*Broker, error) {
 	b.retained.init(c.MaxRetained, c.MaxRetainedBytes)
 	b.wheel = timerwheel.New(wheelTick)
 	b.delayed.init(b, c.Delayed)
+	b.wills.b = b
 	if b.durable = b.openDurable(); b.durable != nil {
 		b.retained.durable = b.durable // before what is loaded may expire
 		if err := b.load(time.Now()); err != nil {
 			b.Close()
 			return nil, err
+		}
+		if c.ACL != nil {
+			b.background.Go(b.reauthorizeRestored) // until Close, or before
 		}
 	}
 	if c.SysInterval > 0 {

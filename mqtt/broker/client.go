@@ -38,6 +38,8 @@ type client struct {
 	mustPay atomic.Bool                  // paid is not empty
 	journal *journal                     // nil without a store
 	partial map[uint16]map[string]uint64 // guarded by mu: see partial.go; from the store
+	who     *ClientInfo                  // guarded by mu: see identity.go; nil: it is not kept
+	asked   asked                        // guarded by mu: what filters were rewritten from
 	pressure
 }
 
@@ -46,7 +48,7 @@ func (b *Broker) newClient(id string, l *limits) *client {
 	c := &client{b: b, id: id, s: session.New(id, l.session)}
 	c.timer.Init(b.wheel, c.tick)
 	if b.durable != nil {
-		c.journal = &journal{d: b.durable, id: id}
+		c.journal = &journal{d: b.durable, id: id, of: c}
 		c.s.SetJournal(c.journal)
 	}
 	return c
@@ -63,6 +65,12 @@ func (c *client) rearm() {
 
 // tick runs on the wheel's goroutine.
 func (c *client) tick() {
+	if !c.b.wills.takes(c) {
+		c.tickNow()
+	}
+}
+
+func (c *client) tickNow() {
 	now := time.Now()
 	c.mu.Lock()
 	if c.gone {

@@ -17,6 +17,7 @@ type ClientInfo struct {
 	Carrier  mqtt.Carrier
 	Remote   net.Addr // at this moment: QUIC's clients may move; nil if the carrier has none
 	Local    bool     // not a client of the network: the program itself has published
+	Offline  bool     // it has no connection: who it was when it had one, without TLS
 
 	// TLS is the state of the connection's handshake; nil on carriers without TLS.
 	TLS *tls.ConnectionState

@@ -32,7 +32,8 @@ type conn struct {
 	assigned   bool           // likewise
 	username   string         // likewise
 	standing   *standing      // likewise; nil: without an Authenticator
-	revoked    []string       // likewise: filters that the client may no longer subscribe to
+	revision   uint64         // likewise: the Authorizer's when it was asked about CONNECT
+	setter     *ClientInfo    // likewise: who had the session that it took over; nil: nobody
 	throttle   *throttle      // likewise; nil: no rates
 	keepAlive  time.Duration  // likewise: how long the client may be silent; 0: for ever
 	superseded *conn          // likewise: whose place it took, until that is told; nil: nobody's
@@ -266,10 +267,10 @@ func (in *inlet) read() {
 // if the stream is to be read no further.
 func (in *inlet) receive(c *client, p packet.Packet, t packet.Type) bool {
 	cn, src := in.cn, &in.src
-	cn.b.rewriteFilters(p)
 	if s, ok := p.(*packet.Subscribe); ok {
 		src.authorizeSubscribe(s)
 	}
+	src.rewriteFilters(p)
 	cn.b.durable.throttle(src)
 	subscribes := t == packet.SUBSCRIBE || t == packet.UNSUBSCRIBE
 	if subscribes {
@@ -302,6 +303,10 @@ func (in *inlet) receive(c *client, p packet.Packet, t packet.Type) bool {
 	}
 	if subscribes {
 		c.subscribing.Unlock() // before a pause: who revokes subscriptions waits for it
+		if t == packet.SUBSCRIBE && src.revision != cn.b.revision() {
+			src.flush()
+			cn.review() // a Reauthorize may have passed between decision and effect
+		}
 	}
 	if in.end != nil {
 		return false

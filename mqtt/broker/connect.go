@@ -63,6 +63,7 @@ func (cn *conn) begin(above *quota) bool {
 	}
 	cn.version = p.Version
 	cn.throttle = newThrottle(&cn.b.cfg.Quotas, cn.limits.session.MaximumPacketSize)
+	cn.revision = cn.b.revision()
 	if !cn.authenticate(p) || !cn.recheck(p) {
 		return false
 	}
@@ -174,6 +175,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	id := cn.id
 	cn.keepAlive = cn.limits.keepAlive(p)
 	cn.timer.Stop() // CONNECT is here; from now on it times the end
+	who := cn.remembered()
 
 	b.mu.Lock()
 	if ack := b.closed(); ack != nil {
@@ -213,6 +215,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	cn.client, cn.since = c, now
 	c.conn = cn
 	c.half = cn.limits.queueHalf
+	c.who = who
 	c.progressed(now)
 	c.s.SetLimits(cn.limits.session)
 	how := cn.how(present)
@@ -231,7 +234,9 @@ func (cn *conn) attach(p *packet.Connect) bool {
 		cn.superseded = nil
 		was.resetStreams(packet.SessionTakenOver)
 	}
-	b.revoke(c, cn.revoked)
+	if cn.revision != b.revision() {
+		cn.review() // a Reauthorize may have passed between decision and effect
+	}
 
 	cn.logConnected(present)
 	idle := noIdleTimeout
@@ -240,7 +245,9 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	}
 	cn.link.SetIdleTimeout(idle)
 	if len(fx) > 0 {
+		cn.in.src.setter = cn.setter
 		b.apply(&cn.in.src, old, fx)
+		cn.in.src.setter = nil
 		cn.in.src.flush()
 	}
 	if cn.link.Carrier().Streams() {

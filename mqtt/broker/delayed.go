@@ -102,15 +102,26 @@ type delayedStore struct {
 }
 
 type delayedMessage struct {
-	m    *session.Message
-	due  time.Time
-	seq  uint64
-	size int64  // bytes
-	id   uint64 // in the store
+	m     *session.Message
+	who   *ClientInfo // has published it; nil: that is not kept
+	asked string      // for which topic, before it was rewritten
+	due   time.Time
+	seq   uint64
+	size  int64  // bytes
+	id    uint64 // in the store
 }
 
 // delayedOverhead is about what the store needs for a message besides its bytes.
 const delayedOverhead = 256
+
+// cost returns the bytes that e counts for.
+func (e *delayedMessage) cost() int64 {
+	n := e.m.Publish.Size(packet.V5) + len(e.asked) + delayedOverhead
+	if e.who != nil {
+		n += len(e.who.Username) + len(e.who.ClientID)
+	}
+	return int64(n)
+}
 
 func (s *delayedStore) init(b *Broker, limit Delayed) {
 	s.b, s.limit = b, limit
@@ -124,8 +135,9 @@ func (s *delayedStore) size() (n int, bytes int64) {
 }
 
 // put keeps a message whose topic splitDelayed has taken apart, and returns the
-// reason code for its acknowledgement.
-func (s *delayedStore) put(now time.Time, m *session.Message, prefix, target string) packet.ReasonCode {
+// reason code for its acknowledgement. When it is due, the Authorizer is asked whether
+// who may publish to asked.
+func (s *delayedStore) put(now time.Time, m *session.Message, prefix, target string, who *ClientInfo, asked string) packet.ReasonCode {
 	delay, ok := s.limit.delayOf(prefix)
 	if !ok || !s.limit.Enabled || strings.HasPrefix(target, delayedPrefix) ||
 		topic.ValidName(target) != nil {
@@ -139,7 +151,8 @@ func (s *delayedStore) put(now time.Time, m *session.Message, prefix, target str
 	if s.b.durable.failing() {
 		return packet.QuotaExceeded
 	}
-	e := &delayedMessage{m: &later, due: now.Add(delay), size: delayedSize(&later)}
+	e := &delayedMessage{m: &later, who: who, asked: asked, due: now.Add(delay)}
+	e.size = e.cost()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.limit.MaxMessages >= 0 && len(s.heap) >= s.limit.MaxMessages ||
@@ -179,7 +192,11 @@ func (s *delayedStore) release() {
 		if e == nil {
 			break
 		}
-		s.publish(&src, e)
+		if s.b.mayStill(&src, e.who, e.asked) {
+			s.publish(&src, e)
+		} else {
+			s.b.durable.undelay(e)
+		}
 		if burst%maxBurst == 0 {
 			src.flush()
 		}

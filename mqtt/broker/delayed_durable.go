@@ -4,8 +4,6 @@ import (
 	"container/heap"
 	"time"
 
-	"github.com/anyquic/anyquic/mqtt/packet"
-	"github.com/anyquic/anyquic/mqtt/session"
 	"github.com/anyquic/anyquic/mqtt/store"
 )
 
@@ -23,7 +21,21 @@ func (d *durable) delay(e *delayedMessage) {
 	d.group.Update(func(b *store.Batch) {
 		d.nextID++
 		e.id = d.nextID
-		d.put(b, &store.Record{Kind: store.Delayed, Number: e.id, Message: e.m, Due: e.due})
+		r := &store.Record{Kind: store.Delayed, Number: e.id, Message: e.m, Due: e.due, Asked: e.asked, Client: e.who.saved()}
+		if e.who != nil {
+			r.State.Version = e.who.Version
+		}
+		d.put(b, r)
+	})
+}
+
+// undelay takes e out of the store, without its being published.
+func (d *durable) undelay(e *delayedMessage) {
+	if d == nil {
+		return
+	}
+	d.group.Update(func(b *store.Batch) {
+		d.once(b, &store.Record{Kind: store.Delayed, Number: e.id})
 	})
 }
 
@@ -32,7 +44,12 @@ func (d *durable) delay(e *delayedMessage) {
 func (s *delayedStore) restore(r *store.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.push(&delayedMessage{m: r.Message, due: r.Due, id: r.Number, size: delayedSize(r.Message)})
+	e := &delayedMessage{m: r.Message, asked: r.Asked, due: r.Due, id: r.Number}
+	if r.Client != nil {
+		e.who = restoreInfo(r)
+	}
+	e.size = e.cost()
+	s.push(e)
 }
 
 // start sets the timer, when everything is there that what was restored may be
@@ -53,10 +70,6 @@ func (s *delayedStore) push(e *delayedMessage) {
 	heap.Push(&s.heap, e)
 }
 
-func delayedSize(m *session.Message) int64 {
-	return int64(m.Publish.Size(packet.V5)) + delayedOverhead
-}
-
 // publish publishes e.
 func (s *delayedStore) publish(src *source, e *delayedMessage) {
 	d := s.b.durable
@@ -70,9 +83,7 @@ func (s *delayedStore) publish(src *source, e *delayedMessage) {
 	// A broker that closed while the message waited for room has not given it to
 	// everybody.
 	if src.unit.open || s.b.ctx.Err() == nil {
-		d.group.Update(func(b *store.Batch) {
-			d.once(b, &store.Record{Kind: store.Delayed, Number: e.id})
-		})
+		d.undelay(e)
 	}
 	src.endUnit()
 }

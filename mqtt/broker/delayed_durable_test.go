@@ -14,6 +14,7 @@ import (
 	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/mqtt/broker"
 	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/mqtt/rewrite"
 	"github.com/anyquic/anyquic/mqtt/store"
 )
 
@@ -92,6 +93,43 @@ func TestWhatBecameDueWhileTheBrokerWasDownIsPublishedAtTheStart(t *testing.T) {
 		}
 		require.Less(t, time.Since(began), time.Second)
 		require.NoError(t, b.Close())
+	})
+}
+
+func TestADelayedMessageOfTheStoreIsAuthorizedWhenItIsDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mappings, err := rewrite.NewRules([]rewrite.Rule{{Filter: "old/#", To: "new/$1"}})
+		require.NoError(t, err)
+		rules, m := newRuleBook(), store.NewMemory(nil)
+		start := func() *broker.Broker {
+			return guarded(t, rules, func(c *broker.Config) {
+				c.Store, c.Delayed.Enabled, c.Rewrite.Publish = m, true, mappings
+			})
+		}
+		b := start()
+		connect(t, b, "sub", keep(86400)).subscribed("#")
+		for i, name := range []string{"alice", "bob"} {
+			pub := connect(t, b, fmt.Sprint(i), user(name))
+			pub.publish("$delayed/60/old/a", "of "+name, 1)
+			pub.close()
+		}
+		before := b.Stats()
+		next := m.Restart(nil)
+		require.NoError(t, m.Close())
+		require.NoError(t, b.Close())
+		m = next
+		b = start()
+		require.Equal(t, before.DelayedBytes, b.Stats().DelayedBytes)
+		rules.deny(t, b, "alice old/a")
+		sub := dial(t, b)
+		require.True(t, sub.connect("sub", keep(86400), resume).SessionPresent)
+		sub.message("new/a", "of bob")
+		sub.ping()
+		require.EqualValues(t, 1, b.Stats().Dropped[broker.DropDenied])
+		sub.close()
+		connect(t, b, "sub").close()
+		require.NoError(t, b.Close())
+		require.Equal(t, 1, m.Len(), "the epoch")
 	})
 }
 

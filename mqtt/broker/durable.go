@@ -287,6 +287,7 @@ func (d *durable) refuse(src *source, c *client, e *session.Effect) {
 // A journal is a client's [session.Journal].
 type journal struct {
 	d  *durable
+	of *client
 	id string // client ID
 	// owner is whom the session belongs to; see client. It is guarded by client.mu.
 	owner string
@@ -297,6 +298,8 @@ type journal struct {
 	// split says that the message of QoS 2 that is routed next left records of
 	// kind Partial. It is guarded by client.mu.
 	split bool
+	// ended says that there must be no more records. It is guarded by the group.
+	ended bool
 }
 
 func (j *journal) record(k store.Kind) store.Record { return store.Record{Kind: k, ClientID: j.id} }
@@ -309,7 +312,7 @@ func (j *journal) entry(k store.Kind, e session.Entry, message uint64) store.Rec
 func (j *journal) State(s session.State) {
 	j.d.group.Update(func(b *store.Batch) {
 		r := j.record(store.State)
-		r.State, r.Owner = s, j.owner
+		r.State, r.Owner, r.Client = s, j.owner, j.of.who.saved()
 		j.d.put(b, &r)
 	})
 }
@@ -324,7 +327,7 @@ func (j *journal) own(owner string) {
 func (j *journal) Subscribed(s session.Subscription) {
 	j.d.group.Update(func(b *store.Batch) {
 		r := j.record(store.Subscription)
-		r.Subscription = s
+		r.Subscription, r.Asked = s, j.of.asked.filters[s.Filter]
 		j.d.put(b, &r)
 	})
 }
@@ -415,6 +418,7 @@ func (j *journal) Ended(messages iter.Seq[*session.Message]) {
 			j.d.letGo(b, m)
 		}
 		b.DeletePrefix(store.AppendSessionKey(nil, j.id))
+		j.ended = true
 	})
 }
 

@@ -54,10 +54,13 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 				b.count.dropDenied.Add(1)
 				continue
 			}
-			b.count.wills.Add(1)
 			// It may come in the middle of another's message, whose
 			// acknowledgement is none of its business.
 			src.interrupt()
+			if !b.mayWill(src, c, &e.Message.Publish) {
+				continue
+			}
+			b.count.wills.Add(1)
 			ack, owed, whole := src.ack, src.owed, src.unit
 			src.ack, src.owed, src.unit = target{}, nil, unit{}
 			b.accept(src, c, e.Message)
@@ -69,6 +72,9 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 				b.subs.tree.Unsubscribe(f, c)
 			}
 			c.mu.Lock()
+			for _, f := range e.Unsubscribe.Filters {
+				c.asked.set(f, "")
+			}
 			c.s.Unsubscribed(src.now, e.Stream, e.Unsubscribe.PacketID, nil)
 			src.touch(c)
 			c.mu.Unlock()
@@ -120,6 +126,11 @@ func (b *Broker) subscribe(src *source, c *client, e *session.Effect) {
 			b.subs.tree.Unsubscribe(s.Filter, c)
 		}
 		return
+	}
+	for i, s := range p.Subscriptions {
+		if granted == nil || !granted[i].Failed() {
+			c.asked.set(s.Filter, src.asked[s.Filter])
+		}
 	}
 	c.s.Subscribed(src.now, e.Stream, p.PacketID, granted)
 	src.touch(c)

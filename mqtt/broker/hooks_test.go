@@ -225,7 +225,7 @@ func TestSubscriptionsThatAreNoLongerAllowedEnd(t *testing.T) {
 	acl.revision.Add(1)
 	n, err := b.Reauthorize(context.Background())
 	require.NoError(t, err)
-	require.Equal(t, 2, n)
+	require.Equal(t, 4, n)
 	pub := connect(t, b, "pub")
 	pub.publish("a", "no", 0)
 	pub.publish("b", "yes", 0)

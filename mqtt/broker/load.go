@@ -25,6 +25,8 @@ type loader struct {
 	saved   *session.Saved
 	partial map[uint16]map[string]uint64
 	owner   string
+	who     *ClientInfo // nil: no State was read
+	asked   asked
 
 	sessions, delayed, retained, noRoom int
 }
@@ -49,7 +51,13 @@ func (b *Broker) load(now time.Time) error {
 	l.d.group.Update(func(batch *store.Batch) {
 		l.d.nextID = (l.epoch + 1) << epochBits
 		l.d.put(batch, &store.Record{Kind: store.Epoch, Number: l.epoch + 1})
-		l.clean.Each(func(_ store.Op, key, _ []byte) { batch.Delete(key) })
+		l.clean.Each(func(op store.Op, key, _ []byte) {
+			if op == store.DeletePrefix {
+				batch.DeletePrefix(key)
+			} else {
+				batch.Delete(key)
+			}
+		})
 	})
 	level := slog.LevelInfo
 	if l.noRoom > 0 {
@@ -92,9 +100,10 @@ func (l *loader) record(key []byte, r *store.Record, err error) {
 		l.messages[r.Number] = r.Message
 		l.epoch = max(l.epoch, r.Number>>epochBits)
 	case store.State:
-		s.State, l.owner = r.State, r.Owner
+		s.State, l.owner, l.who = r.State, r.Owner, restoreInfo(r)
 	case store.Subscription:
 		s.Subscriptions = append(s.Subscriptions, r.Subscription)
+		l.asked.set(r.Subscription.Filter, r.Asked)
 	case store.Waiting, store.Inflight:
 		m := l.messages[r.MessageID]
 		if m == nil {
@@ -154,15 +163,37 @@ func (l *loader) remove(r *store.Record) { l.clean.Delete(r.AppendKey(nil)) }
 // session ends the session whose records were read, if that is not next's.
 func (l *loader) session(next string) {
 	if s := l.saved; s != nil && s.ClientID != next {
-		l.restore(s)
-		l.saved, l.partial, l.owner = nil, nil, ""
+		if l.who != nil {
+			l.restore(s)
+		} else {
+			l.letGo(s)
+		}
+		l.saved, l.partial, l.owner, l.who, l.asked = nil, nil, "", nil, asked{}
 	}
 	if l.saved == nil && next != "" {
 		l.saved = &session.Saved{ClientID: next}
-		// For a State that was lost: as long as it may be.
-		l.saved.State.Version = 5
-		l.saved.State.Expiry = 1<<32 - 1
 	}
+}
+
+// letGo forgets a session without a State: it does not say whose it is, and nobody must
+// get another's messages.
+func (l *loader) letGo(s *session.Saved) {
+	l.b.log.Error("mqtt: session of the store let go: the record that says whose it is is missing",
+		"client", s.ClientID, "subscriptions", len(s.Subscriptions), "messages", len(s.Waiting)+len(s.Inflight))
+	forget := func(m *session.Message) {
+		if k := l.d.kept[m]; k != nil {
+			if k.refs--; k.refs == 0 {
+				delete(l.d.kept, m)
+			}
+		}
+	}
+	for i := range s.Waiting {
+		forget(s.Waiting[i].Message)
+	}
+	for i := range s.Inflight {
+		forget(s.Inflight[i].Message)
+	}
+	l.clean.DeletePrefix(store.AppendSessionKey(nil, s.ClientID))
 }
 
 func (l *loader) restore(s *session.Saved) {
@@ -171,7 +202,7 @@ func (l *loader) restore(s *session.Saved) {
 	c := b.newClient(s.ClientID, lim)
 	c.s = session.Restore(l.now, s, lim.session, c.journal)
 	c.partial = l.partial
-	c.owner = l.owner
+	c.owner, c.who, c.asked = l.owner, l.who, l.asked
 	c.journal.own(l.owner)
 	b.sessions[c.id] = c
 	l.sessions++

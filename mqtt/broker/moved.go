@@ -38,13 +38,12 @@ func (in *inlet) follow() {
 	if d := in.src.decisions; d != nil {
 		d.forget()
 	}
-	c := cn.client
+	c, who := cn.client, cn.remembered()
 	c.mu.Lock()
 	before := cn.remote
 	cn.remote = now
-	filters := []string(nil)
 	if before.IsValid() && before != now {
-		filters = c.filters()
+		c.who = who
 	}
 	c.mu.Unlock()
 	if first && !before.IsValid() || before == now {
@@ -52,16 +51,11 @@ func (in *inlet) follow() {
 	}
 	cn.b.log.LogAttrs(context.Background(), slog.LevelInfo, "mqtt: address changed",
 		slog.String("client", cn.id), slog.String("remote", now.String()), slog.String("before", before.String()))
-	if cn.b.cfg.ACL == nil || len(filters) == 0 {
+	if cn.b.cfg.ACL == nil {
 		return
 	}
 	in.src.flush() // whoever has output from this source must not wait with us
-	info := cn.info()
-	denied, err := cn.b.deniedFilters(cn.link.Context(), &info, filters)
-	if err != nil {
-		denied = filters // an error denies, and is logged
-	}
-	cn.b.revoke(c, denied)
+	cn.review()
 }
 
 // forget has everything asked for again.

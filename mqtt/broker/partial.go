@@ -127,8 +127,12 @@ func (src *source) endUnit() {
 	*u = unit{given: u.given[:0]}
 }
 
-// putPartial notes that recipient has the message that is to be acknowledged to t.
+// putPartial notes that recipient has the message that is to be acknowledged to t,
+// unless t's session has ended: nobody will send that message again.
 func (t *target) putPartial(d *durable, b *store.Batch, recipient string, hash uint64) {
+	if t.c.journal.ended {
+		return
+	}
 	d.put(b, &store.Record{Kind: store.Partial, ClientID: t.c.id, ID: t.id, Recipient: recipient, Hash: hash})
 }
 

@@ -9,6 +9,7 @@ import (
 // accept is what becomes of a message that c may publish, c's will included. It
 // returns the reason code for its acknowledgement.
 func (b *Broker) accept(src *source, c *client, m *session.Message) packet.ReasonCode {
+	_, asked := splitDelayed(m.Publish.Topic)
 	m, code := b.rewriteName(m)
 	if code.Failed() {
 		b.count.dropRewrite.Add(1)
@@ -24,7 +25,11 @@ func (b *Broker) accept(src *source, c *client, m *session.Message) packet.Reaso
 		return packet.TopicNameInvalid
 	}
 	if prefix != "" {
-		code = b.delayed.put(src.now, m, prefix, target)
+		who := src.setter
+		if who == nil {
+			who = c.identity()
+		}
+		code = b.delayed.put(src.now, m, prefix, target, who, asked)
 		if code.Failed() {
 			b.count.dropDelayed.Add(1)
 		}

@@ -46,6 +46,9 @@ type source struct {
 
 	decisions *decisions          // of the Authorizer, about publishing; nil: none yet
 	denied    map[string]struct{} // filters of the SUBSCRIBE at hand that are not allowed
+	asked     map[string]string   // filters of it that were rewritten: what they were
+	revision  uint64              // the Authorizer's when it was asked about it
+	setter    *ClientInfo         // of a will that a takeover publishes; nil: the client's own
 	ctx       context.Context     // of a call of Publish, which waits like a cn; nil: none
 	late      bool                // it has a ctx, and publishes what clients have published earlier
 	self      *client             // the Local that calls Publish; nil: none

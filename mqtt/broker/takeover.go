@@ -20,6 +20,7 @@ func (cn *conn) takeover(old *client, cleanStart bool, now time.Time) (*client, 
 		return nil, nil
 	}
 	old.mu.Lock()
+	cn.setter = old.who
 	filters := old.filters()
 	var fx []session.Effect
 	if old.conn == nil {

@@ -67,8 +67,10 @@ type Record struct {
 	ID       uint16 // of Received and Partial: the packet identifier
 
 	State        session.State
-	Owner        string // of State: the user whom the session belongs to
+	Owner        string  // of State: the user whom the session belongs to
+	Client       *Client // of State: whom it had last; of Delayed, with State.Version: who published it; nil: not known
 	Subscription session.Subscription
+	Asked        string           // of Subscription and Delayed: what its filter or topic was rewritten from; empty: it was not
 	Message      *session.Message // of Message, Delayed and Retained
 	Due          time.Time        // of Delayed: when it is published
 	Entry        session.Entry    // of Waiting and Inflight, without its message:
@@ -77,6 +79,29 @@ type Record struct {
 	Recipient    string           // of Partial: a client that has the message already
 	Hash         uint64           // of Partial: of the message
 }
+
+// A Client is who has had a connection, as far as [session.State] does not say it.
+type Client struct {
+	Username         string
+	Carrier          string
+	Network, Address string // where it was; empty: not known
+}
+
+func (c *Client) append(dst []byte) []byte {
+	for _, s := range []string{c.Username, c.Carrier, c.Network, c.Address} {
+		dst = appendString(dst, s)
+	}
+	return dst
+}
+
+// Flags of State; of Delayed hasClient.
+const (
+	hasWill   = 1 << 0
+	hasClient = 1 << 1
+)
+
+// hasAsked is a flag of Subscription.
+const hasAsked = 1 << 6
 
 // Errors of Decode. They name no content.
 var (
@@ -139,7 +164,11 @@ func (r *Record) AppendValue(dst, key []byte) ([]byte, error) {
 		dst = binary.AppendUvarint(dst, r.Number)
 	case Message, Delayed, Retained:
 		if r.Kind == Delayed {
-			dst = appendTime(dst, r.Due)
+			dst = appendString(appendTime(dst, r.Due), r.Asked)
+			dst = append(dst, flag(r.Client != nil, hasClient))
+			if r.Client != nil {
+				dst = r.Client.append(append(dst, byte(r.State.Version)))
+			}
 		}
 		dst = appendTime(dst, r.Message.Expires)
 		dst = appendString(dst, r.Message.From)
@@ -149,16 +178,19 @@ func (r *Record) AppendValue(dst, key []byte) ([]byte, error) {
 		dst = binary.BigEndian.AppendUint32(dst, r.State.Expiry)
 		dst = appendTime(dst, r.State.Since)
 		dst = appendString(dst, r.Owner)
+		dst = append(dst, flag(r.State.Will != nil, hasWill)|flag(r.Client != nil, hasClient))
+		if r.Client != nil {
+			dst = r.Client.append(dst)
+		}
 		if w := r.State.Will; w != nil {
-			dst = binary.BigEndian.AppendUint32(append(dst, 1), r.State.WillDelay)
+			dst = binary.BigEndian.AppendUint32(dst, r.State.WillDelay)
 			dst, err = appendPublish(dst, w)
-		} else {
-			dst = append(dst, 0)
 		}
 	case Subscription:
 		s := &r.Subscription
-		dst = append(dst, byte(s.QoS)|byte(s.RetainHandling)<<2|flag(s.NoLocal, 1<<4)|flag(s.RetainAsPublished, 1<<5))
+		dst = append(dst, byte(s.QoS)|byte(s.RetainHandling)<<2|flag(s.NoLocal, 1<<4)|flag(s.RetainAsPublished, 1<<5)|flag(r.Asked != "", hasAsked))
 		dst = binary.AppendUvarint(dst, uint64(s.ID))
+		dst = append(dst, r.Asked...)
 	case Waiting, Inflight:
 		dst = append(dst, byte(r.Entry.QoS)|flag(r.Entry.Retain, 1<<2))
 		dst = binary.AppendUvarint(dst, r.MessageID)
@@ -311,7 +343,13 @@ func (r *Record) decodeBody(d *decoder) {
 	case Message, Delayed, Retained:
 		if r.Kind == Delayed {
 			r.Due = d.time()
-			d.bad = d.bad || r.Due.IsZero()
+			r.Asked = d.string()
+			flags := d.byte()
+			d.bad = d.bad || r.Due.IsZero() || flags&^hasClient != 0
+			if flags&hasClient != 0 {
+				r.State.Version = d.version()
+				r.Client = d.client()
+			}
 		}
 		expires := d.time()
 		from := d.publisher()
@@ -320,23 +358,21 @@ func (r *Record) decodeBody(d *decoder) {
 			r.Message.Expires = expires
 		}
 	case State:
-		r.State.Version = packet.Version(d.byte())
-		if v := r.State.Version; v != packet.V31 && v != packet.V311 && v != packet.V5 {
-			d.bad = true
-		}
+		r.State.Version = d.version()
 		r.State.Expiry = d.uint32()
 		r.State.Since = d.time()
 		r.Owner = string(d.bytes(d.uvarint()))
-		switch d.byte() {
-		case 0:
-		case 1:
+		flags := d.byte()
+		d.bad = d.bad || flags&^(hasWill|hasClient) != 0
+		if flags&hasClient != 0 {
+			r.Client = d.client()
+		}
+		if flags&hasWill != 0 {
 			r.State.WillDelay = d.uint32()
 			if p := d.publish(); p != nil {
 				will := session.NewMessage(time.Time{}, p, "").Publish
 				r.State.Will = &will
 			}
-		default:
-			d.bad = true
 		}
 	case Subscription:
 		s := &r.Subscription
@@ -344,7 +380,11 @@ func (r *Record) decodeBody(d *decoder) {
 		s.QoS, s.RetainHandling = packet.QoS(flags&3), packet.RetainHandling(flags>>2&3)
 		s.NoLocal, s.RetainAsPublished = flags&(1<<4) != 0, flags&(1<<5) != 0
 		s.ID = d.subscriptionID()
-		d.bad = d.bad || s.QoS > packet.ExactlyOnce || s.RetainHandling > 2 || flags>>6 != 0
+		if flags&hasAsked != 0 {
+			r.Asked = string(d.bytes(uint64(len(d.b))))
+			d.bad = d.bad || r.Asked == ""
+		}
+		d.bad = d.bad || s.QoS > packet.ExactlyOnce || s.RetainHandling > 2 || flags>>7 != 0
 	case Waiting, Inflight:
 		flags := d.byte()
 		r.Entry.QoS, r.Entry.Retain = packet.QoS(flags&3), flags&(1<<2) != 0
@@ -391,6 +431,18 @@ func (d *decoder) bytes(n uint64) []byte {
 	b := d.b[:n:n]
 	d.b = d.b[n:]
 	return b
+}
+
+func (d *decoder) string() string { return string(d.bytes(d.uvarint())) }
+
+func (d *decoder) client() *Client {
+	return &Client{Username: d.string(), Carrier: d.string(), Network: d.string(), Address: d.string()}
+}
+
+func (d *decoder) version() packet.Version {
+	v := packet.Version(d.byte())
+	d.bad = d.bad || v != packet.V31 && v != packet.V311 && v != packet.V5
+	return v
 }
 
 func (d *decoder) byte() byte {
