@@ -16,6 +16,12 @@
 // the place of what they match, so "sensors/+/temp" becomes "t/+". A rule is for a
 // subscription if it is for every topic of it; "sensors/#" is none for the first
 // rule above.
+//
+// An expression is applied to the text of a subscription, wildcards and all. Whether
+// it is for every topic of it cannot be told from that: "a/(.)" takes the + of "a/+",
+// but little of what that stands for. So it is tried with a few names that the
+// subscription has, and unless they all become names that the mapped subscription
+// has, the rule is not for it.
 package rewrite
 
 import (
@@ -193,6 +199,9 @@ func (m *Mapping) Filter(filter string) (mapped string, ok bool, err error) {
 		return "", false, nil
 	}
 	mapped = m.expand(groups)
+	if m.match != nil && !m.bears(filter, mapped) {
+		return "", false, nil
+	}
 	if strings.HasPrefix(mapped, "$share/") {
 		return "", true, errFilter
 	}
@@ -223,6 +232,31 @@ func (m *Mapping) covers(filter string) bool {
 		}
 	}
 	return !more
+}
+
+// probes take the place of wildcards in names to try: levels that are short and long,
+// of digits, of letters and of what is neither.
+var probes = []string{"7", "Probe-level_x.1 y"}
+
+// bears reports whether names that filter matches become names that mapped matches,
+// which is what the rule makes of the filter's text.
+func (m *Mapping) bears(filter, mapped string) bool {
+	if !strings.ContainsAny(filter, "+#") || topic.ValidFilter(mapped) != nil {
+		return true
+	}
+	for _, p := range probes {
+		name := strings.ReplaceAll(filter, "+", p)
+		tried := []string{name}
+		if prefix, ok := strings.CutSuffix(name, "#"); ok {
+			tried = []string{prefix + p, prefix + p + "/" + p}
+		}
+		for _, name := range tried {
+			if got, ok, err := m.Name(name); !ok || err == nil && !topic.Matches(mapped, got) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // A group is what a wildcard or a group of the expression matched.

@@ -157,3 +157,27 @@ func FuzzSubscriptionsFollowTheirTopics(f *testing.F) {
 		}
 	})
 }
+
+func TestAnExpressionIsForASubscriptionIfItIsForItsTopics(t *testing.T) {
+	for _, c := range []struct{ rule, match, to, filter, want string }{
+		{"y/#", "y/(.+)/z/(.+)", "y/z/$2", "y/+/z/#", "y/z/#"},
+		{"y/#", "y/(.+)/z/(.+)", "y/z/$2", "y/a/z/b", "y/z/b"},
+		{"a/#", "a/(.+)", "b/$1", "a/#", "b/#"},
+		{"a/#", "a/.+", "b", "a/+", "b"},
+		{"a/#", "a/([^/]+)", "b/$1", "a/+", "b/+"},
+		{"a/#", "a/([^/]+)", "b/$1", "a/#", ""}, // not for a/x/y
+		{"a/#", "a/(.)", "b/$1", "a/+", ""},     // not for a/long
+		{"a/#", "a/([^a-z]+)", "b/$1", "a/+", ""},
+		{"a/#", "a/([+0-9]+)", "b/$1", "a/+", ""},
+		{"a/#", "a/(.)(.*)", "b/$1/$2", "a/+", ""}, // + becomes +/, which a/long, now b/l/ong, is not
+		{"a/+/b", "a/(.+)/b", "c/$1", "a/#", ""},   // the filter is not for all of it
+		{"a/#", "a/([0-9]+)", "b/$1", "a/7", "b/7"},
+	} {
+		m, err := rewrite.New(rewrite.Rule{Filter: c.rule, Match: c.match, To: c.to})
+		require.NoError(t, err)
+		got, ok, err := m.Filter(c.filter)
+		require.NoError(t, err, c.match)
+		require.Equal(t, c.want, got, c.match)
+		require.Equal(t, c.want != "", ok, c.match)
+	}
+}
