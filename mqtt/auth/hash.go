@@ -22,6 +22,7 @@ import (
 // right one.
 type hash interface {
 	verify(password []byte) bool
+	processors() int // that verify keeps busy
 }
 
 // parseHash reads a hash in one of the forms that [OpenUsers] names.
@@ -39,6 +40,10 @@ func parseHash(s string) (hash, error) {
 }
 
 type bcryptHash []byte
+
+func (bcryptHash) processors() int      { return 1 }
+func (*scramHash) processors() int      { return 1 }
+func (h *argon2idHash) processors() int { return int(h.threads) }
 
 // maxBcryptCost keeps one login below a second or so.
 const maxBcryptCost = 16

@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"unicode/utf8"
@@ -20,12 +19,13 @@ import (
 // and password of CONNECT, and, for those whose hash is for it, SCRAM-SHA-256 by
 // AUTH (RFC 7677; MQTT 5, Section 4.12).
 //
-// Hashing takes memory and time on purpose, so that only as many passwords are
-// checked at once as there are processors; others wait for their turn.
+// Hashing takes memory and time on purpose, so that few passwords are checked at
+// once and few wait for it, see [UsersLimits]; others are refused with Server busy
+// (0x89).
 type Users struct {
 	file   string
 	list   atomic.Pointer[userList]
-	places chan struct{}
+	turns  *turns
 	secret [32]byte // of this process: chooses what an unknown user looks like
 }
 
@@ -42,13 +42,22 @@ type userList struct {
 // where the hash is argon2id or bcrypt in the form that PHC, crypt(3) and
 // htpasswd use, or SCRAM-SHA-256 as PostgreSQL writes it. A name is anything
 // without a colon. Lines that begin with # are comments.
-func OpenUsers(file string) (*Users, error) {
-	u := &Users{file: file, places: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
+func OpenUsers(file string) (*Users, error) { return OpenUsersLimited(file, UsersLimits{}) }
+
+// OpenUsersLimited is [OpenUsers] with limits other than the default.
+func OpenUsersLimited(file string, limits UsersLimits) (*Users, error) {
+	if err := limits.complete(); err != nil {
+		return nil, err
+	}
+	u := &Users{file: file, turns: newTurns(limits)}
 	if _, err := rand.Read(u.secret[:]); err != nil {
 		return nil, err
 	}
 	return u, u.Reload()
 }
+
+// Stats returns the figures of the passwords that were checked.
+func (u *Users) Stats() UsersStats { return u.turns.stats() }
 
 // Reload reads the file again. On an error the users stay as they were.
 func (u *Users) Reload() error { return reload(u.PrepareReload()) }
@@ -105,17 +114,15 @@ func (u *Users) Authenticate(ctx context.Context, c *broker.Credentials) (broker
 	if !c.HasUsername || c.Password == nil {
 		return broker.Identity{}, ErrNotMine
 	}
-	select {
-	case u.places <- struct{}{}:
-	case <-ctx.Done():
-		return broker.Identity{}, fmt.Errorf("auth: too many passwords to check at once: %w", ctx.Err())
-	}
-	defer func() { <-u.places }()
 	list := u.list.Load()
 	h, known := list.byName[c.Client.Username]
 	if !known {
 		h = list.all[u.pick(c.Client.Username, len(list.all))]
 	}
+	if err := u.turns.take(ctx, h.processors()); err != nil {
+		return broker.Identity{}, err
+	}
+	defer u.turns.give(h.processors())
 	ok := h.verify(c.Password)
 	switch {
 	case !known:
