@@ -48,9 +48,13 @@ func newRoute(a *App, p pattern, o Options, h Handler) *route {
 	return &route{pattern: p, app: a, o: o, h: h, lines: make(map[string]*line)}
 }
 
-// add gives the route a message, whose delivery is done with it some time.
+// add gives the route a message, whose delivery is done with it some time: at once if
+// the handlers have been waited for.
 func (r *route) add(m *Message) {
-	m.delivery.serve.work.Add(1)
+	if !m.delivery.serve.enter() {
+		m.done(packet.ImplementationSpecificError)
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.waiting++
@@ -118,7 +122,7 @@ func (r *route) advance(l *line) {
 // handle calls the handler for the message that was first in a line and ends its
 // part of the delivery.
 func (r *route) handle(m *Message, l *line) {
-	defer m.delivery.serve.work.Done()
+	defer m.delivery.serve.leave()
 	defer r.advance(l)
 	if m.delivery.serve.ended() {
 		m.done(packet.ImplementationSpecificError)

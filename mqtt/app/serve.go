@@ -26,7 +26,42 @@ type serve struct {
 	routes []*route
 	ctx    context.Context // done when no new messages are taken
 	stop   context.CancelFunc
-	work   sync.WaitGroup // messages that were given to routes
+
+	mu       sync.Mutex
+	work     int           // guarded by mu; messages that were given to routes
+	finished bool          // guarded by mu; no route is given any more
+	idle     chan struct{} // closed when finished and work is 0
+}
+
+// enter counts a message as given to a route. It reports false if the handlers have
+// been waited for: a client's dispatcher may still come with messages then.
+func (s *serve) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.finished {
+		return false
+	}
+	s.work++
+	return true
+}
+
+func (s *serve) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.work--; s.work == 0 && s.finished {
+		close(s.idle)
+	}
+}
+
+// wait ends what enter admits and waits for what it has admitted.
+func (s *serve) wait() {
+	s.mu.Lock()
+	s.finished = true
+	if s.work == 0 {
+		close(s.idle)
+	}
+	s.mu.Unlock()
+	<-s.idle
 }
 
 // begin counts a call of Serve as running.
@@ -41,7 +76,7 @@ func (a *App) begin(ctx context.Context) (*serve, error) {
 	}
 	a.serving = true
 	a.running.Add(1)
-	s := &serve{app: a, routes: a.routes}
+	s := &serve{app: a, routes: a.routes, idle: make(chan struct{})}
 	s.ctx, s.stop = context.WithCancel(ctx)
 	context.AfterFunc(a.end, s.stop)
 	return s, nil
@@ -57,7 +92,7 @@ func (s *serve) serves(b backend) {
 // finish waits for the handlers.
 func (s *serve) finish(b backend) {
 	s.stop()
-	s.work.Wait() // they may request and publish until the end
+	s.wait() // they may request and publish until the end
 	b.close()
 	s.app.mu.Lock()
 	delete(s.app.backends, b)
