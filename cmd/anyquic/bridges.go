@@ -216,6 +216,7 @@ var (
 	bridgeQueued      = bridgeMetric("queued_messages", "Messages that the remote broker has not acknowledged.")
 	bridgeQueueBytes  = bridgeMetric("queued_bytes", "Bytes of those messages.")
 	bridgeForwarded   = bridgeMetric("forwarded_total", "Messages that the remote broker has taken, or that were sent with QoS 0.")
+	bridgeUnknown     = bridgeMetric("unknown_total", "Messages of QoS 2 that the remote broker had accepted before it lost the session: it may have published them or not.")
 	bridgeReceived    = bridgeMetric("received_total", "Messages of the remote broker that the local one has taken.")
 	bridgeDropped     = bridgeMetric("dropped_total", "Messages that were not carried.", "reason")
 )
@@ -226,7 +227,7 @@ func bridgeMetric(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe is of prometheus.Collector.
 func (b bridges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{bridgeConnected, bridgeConnections, bridgeQueued, bridgeQueueBytes, bridgeForwarded, bridgeReceived, bridgeDropped} {
+	for _, d := range []*prometheus.Desc{bridgeConnected, bridgeConnections, bridgeQueued, bridgeQueueBytes, bridgeForwarded, bridgeUnknown, bridgeReceived, bridgeDropped} {
 		ch <- d
 	}
 }
@@ -247,6 +248,7 @@ func (b bridges) Collect(ch chan<- prometheus.Metric) {
 		metric(bridgeQueued, prometheus.GaugeValue, float64(s.Queued))
 		metric(bridgeQueueBytes, prometheus.GaugeValue, float64(s.QueueBytes))
 		metric(bridgeForwarded, prometheus.CounterValue, float64(s.Forwarded))
+		metric(bridgeUnknown, prometheus.CounterValue, float64(s.Unknown))
 		metric(bridgeReceived, prometheus.CounterValue, float64(s.Received))
 		for _, d := range bridge.Drops() {
 			metric(bridgeDropped, prometheus.CounterValue, float64(s.Dropped[d]), d.String())

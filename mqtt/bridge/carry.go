@@ -171,11 +171,12 @@ func (b *Bridge) sent(e *entry, err error) {
 	switch {
 	case err == nil:
 		b.counts.forwarded.Add(1)
-	case errors.As(err, &failed) && failed.State == client.MaybeSent && failed.Err == nil:
-		// The remote broker had accepted it before it lost the session.
-		b.counts.forwarded.Add(1)
 	case errors.As(err, &failed) && errors.Is(failed.Err, client.ErrClosed):
 		return // Close, which loses the queue
+	case errors.As(err, &failed) && failed.State == client.MaybeSent:
+		// The remote broker had it before it lost the session: once more could be
+		// twice.
+		b.counts.unknown.Add(1)
 	default:
 		b.drop(Refused, e.m.Topic, err)
 	}

@@ -34,8 +34,9 @@ func (d Drop) String() string {
 }
 
 type counts struct {
-	forwarded, received, connections atomic.Uint64
-	dropped                          [drops]atomic.Uint64
+	forwarded, received, connections, unknown atomic.Uint64
+
+	dropped [drops]atomic.Uint64
 }
 
 // A Status is what a bridge does at the moment, and what it has done.
@@ -49,6 +50,7 @@ type Status struct {
 	Queued      int // messages that the remote broker has not acknowledged
 	QueueBytes  int
 	Forwarded   uint64 // messages that it has taken
+	Unknown     uint64 // messages that it may have taken: it lost the session in the middle of their exchange
 	Received    uint64 // messages of its that the local broker has taken
 	Dropped     map[Drop]uint64
 	Connections uint64 // that the remote broker has accepted
@@ -58,7 +60,7 @@ type Status struct {
 func (b *Bridge) Status() Status {
 	s := Status{
 		Name: b.cfg.Name, URL: b.cfg.Remote.URL,
-		Forwarded: b.counts.forwarded.Load(), Received: b.counts.received.Load(),
+		Forwarded: b.counts.forwarded.Load(), Received: b.counts.received.Load(), Unknown: b.counts.unknown.Load(),
 		Connections: b.counts.connections.Load(), Dropped: make(map[Drop]uint64),
 	}
 	for _, d := range Drops() {
