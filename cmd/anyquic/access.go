@@ -31,6 +31,8 @@ type accessConfig struct {
 	ACL            string        `yaml:"acl"`          // file
 	Timeout        time.Duration `yaml:"auth-timeout"`
 	AllowAnonymous bool          `yaml:"allow-anonymous"`
+	Checks         int           `yaml:"password-checks"` // 0: half of the processors
+	Queue          int           `yaml:"password-queue"`
 }
 
 func (c *accessConfig) bind(fs *pflag.FlagSet) {
@@ -45,6 +47,8 @@ func (c *accessConfig) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&c.HTTPCA, "auth-http-ca", c.HTTPCA, "PEM file with the authorities to trust for --auth-http (default the system's)")
 	fs.StringVar(&c.ACL, "acl", c.ACL, "file with the rules of who may publish and subscribe to what")
 	fs.DurationVar(&c.Timeout, "auth-timeout", c.Timeout, "longest time to find out who a client is")
+	fs.IntVar(&c.Checks, "password-checks", c.Checks, "processors that check passwords at the same time (default half of them)")
+	fs.IntVar(&c.Queue, "password-queue", c.Queue, "passwords that may wait to be checked; more are refused with Server busy (0x89)")
 	fs.BoolVar(&c.AllowAnonymous, "allow-anonymous", c.AllowAnonymous, "let clients in that show nothing; without users and the like, everyone, on any address")
 }
 
@@ -63,6 +67,8 @@ func (c *accessConfig) check(listen map[string]string) error {
 		return errors.New("--auth-http-ca needs --auth-http")
 	case c.Timeout <= 0:
 		return errors.New("--auth-timeout must be more than 0")
+	case c.Checks < 0 || c.Queue < 1:
+		return errors.New("--password-checks must be 0 (half of the processors) or more, --password-queue 1 or more")
 	case c.authenticates() || c.AllowAnonymous:
 		return nil
 	}
@@ -93,6 +99,7 @@ type access struct {
 	rules   *auth.Rules // nil: everything is allowed
 	clients *clientCA   // nil: clients are not asked for certificates
 	web     *auth.Web
+	users   *auth.Users
 }
 
 // open reads the files.
@@ -109,11 +116,11 @@ func (c *accessConfig) open() (*access, error) {
 		a.chain = append(a.chain, auth.Certificate{From: from})
 	}
 	if c.Users != "" {
-		users, err := auth.OpenUsers(c.Users)
+		users, err := auth.OpenUsersLimited(c.Users, auth.UsersLimits{Checks: c.Checks, Waiting: c.Queue})
 		if err != nil {
 			return nil, fmt.Errorf("--users: %w", err)
 		}
-		a.chain = append(a.chain, users)
+		a.chain, a.users = append(a.chain, users), users
 	}
 	if c.JWKS != "" {
 		tokens, err := auth.OpenTokens(auth.TokensConfig{Keys: c.JWKS, Issuer: c.JWTIssuer, Audience: c.JWTAudience, User: c.JWTUser})

@@ -340,5 +340,8 @@ func TestSeriesOfAccessAndQuotasMove(t *testing.T) {
 	require.EqualValues(t, 1, m[`mqtt_subscriptions_denied_total`])
 	require.EqualValues(t, 1, m[`mqtt_messages_dropped_total{reason="denied"}`])
 	require.EqualValues(t, 1, m[`mqtt_connections_above_quota_total{limit="listener"}`])
-	require.Positive(t, m[`mqtt_clients_throttled_total`])
+	require.Positive(t, m[`mqtt_clients_throttled_total{limit="client"}`])
+	require.EqualValues(t, 1, m[`mqtt_logins_failed_total`], "mallory's was the web server's failure")
+	require.EqualValues(t, 3, m[`mqtt_passwords_checked_total`], "who is refused for the listener's limit has none checked")
+	require.Zero(t, m[`mqtt_passwords_refused_total`]+m[`mqtt_passwords_waiting`]+m[`mqtt_connections_pending`])
 }

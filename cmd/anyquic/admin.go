@@ -110,10 +110,8 @@ func local(r *http.Request) error {
 	if err != nil || !from.Addr().Unmap().IsLoopback() {
 		return errNotLocal
 	}
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "Via"} {
-		if r.Header.Get(name) != "" {
-			return errNotLocal
-		}
+	if forwarded(r) {
+		return errNotLocal
 	}
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {

@@ -113,7 +113,7 @@ func defaults() serveConfig {
 	return serveConfig{
 		Host:   "127.0.0.1",
 		Listen: listenConfig{WS: off, WSPath: mqttweb.Path, HTTP3: true, Early: "connect", Metrics: "127.0.0.1:9090"},
-		Access: accessConfig{JWTUser: "sub", ClientName: "cn", Timeout: b.HookTimeout},
+		Access: accessConfig{JWTUser: "sub", ClientName: "cn", Timeout: b.HookTimeout, Queue: 32},
 		Limits: limitsConfig{
 			MaxConnections:    100_000,
 			QueueBytes:        l.QueueBytes,

@@ -94,6 +94,9 @@ func (o *operations) figures() *figures {
 		draining: o.draining.Load(), reloads: o.reloads, reloaded: o.reloaded, logged: o.lines.counts(),
 	}
 	o.mu.Unlock()
+	if o.access != nil && o.access.users != nil {
+		f.users = o.access.users.Stats()
+	}
 	for _, m := range meters {
 		f.quic = append(f.quic, m.Stats())
 	}

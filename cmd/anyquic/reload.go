@@ -35,7 +35,7 @@ func (c *serveConfig) namesFiles() bool {
 
 // liveKeys are the settings that a reload puts in force, or the groups of them.
 var liveKeys = []string{
-	"certificate.", "limits.", "log.level", "server-reference",
+	"certificate.", "limits.", "quotas.", "log.level", "server-reference",
 	"timeouts.session-expiry", "timeouts.keep-alive", "timeouts.drain", "timeouts.drain-spread",
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/anyquic/anyquic/cmd/anyquic/internal/quicmeter"
+	"github.com/anyquic/anyquic/mqtt/auth"
 	"github.com/anyquic/anyquic/mqtt/broker"
 	"github.com/anyquic/anyquic/mqtt/packet"
 )
@@ -36,6 +37,7 @@ type emit func(v any, labels ...string)
 type figures struct {
 	broker.Stats
 	quic    []quicmeter.Stats
+	users   auth.UsersStats
 	program programFigures
 }
 
@@ -171,7 +173,12 @@ var connectionSeries = []series{
 	{"mqtt_connections_refused_total", counter, nil, "Connections that did not get a session.", one(func(s *figures) uint64 { return s.Refused })},
 	{"mqtt_connects_refused_total", counter, []string{"reason", "code"}, "Connections that did not get a session, by MQTT reason code; 128 is also who went away before its CONNECT.", byCode(func(s *figures) map[packet.ReasonCode]uint64 { return s.RefusedBy })},
 	{"mqtt_connections_above_quota_total", counter, []string{"limit"}, "Connections refused because there were too many, by limit.", by(func(s *figures) map[string]uint64 { return s.AboveQuota })},
-	{"mqtt_clients_throttled_total", counter, nil, "Times a client was not read because it was above a rate.", one(func(s *figures) uint64 { return s.Throttled })},
+	{"mqtt_clients_throttled_total", counter, []string{"limit"}, "Times a client was not read because of a rate: its own, that of its address, of its listener or of all.", by(func(s *figures) map[string]uint64 { return s.Throttled })},
+	{"mqtt_connections_pending", gauge, nil, "Connections without a session: their handshake, CONNECT or login is not complete.", one(func(s *figures) int { return s.Pending })},
+	{"mqtt_logins_failed_total", counter, nil, "Logins that were refused for what the client had shown.", one(func(s *figures) uint64 { return s.FailedLogins })},
+	{"mqtt_passwords_checked_total", counter, nil, "Passwords of --users that were checked.", one(func(s *figures) uint64 { return s.users.Checked })},
+	{"mqtt_passwords_refused_total", counter, nil, "Passwords that were not checked because too many waited for it, or too long.", one(func(s *figures) uint64 { return s.users.Refused })},
+	{"mqtt_passwords_waiting", gauge, nil, "Passwords that wait to be checked.", one(func(s *figures) int { return s.users.Waiting })},
 	{"mqtt_denied_total", counter, nil, "Connections and re-authentications that were denied: who the client is.", one(func(s *figures) uint64 { return s.Denied })},
 	{"mqtt_subscriptions_denied_total", counter, nil, "Subscriptions that were denied or revoked: what the client may do.", one(func(s *figures) uint64 { return s.DeniedFilters })},
 	{"mqtt_hooks_failed_total", counter, nil, "Decisions about clients that failed or took too long, and so were a denial.", one(func(s *figures) uint64 { return s.HooksFailed })},

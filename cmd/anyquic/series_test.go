@@ -320,6 +320,8 @@ var programTested = []string{
 	"reloads_total", "last_reload_time_seconds",
 	"mqtt_denied_total", "mqtt_subscriptions_denied_total", "mqtt_hooks_failed_total",
 	"mqtt_connections_above_quota_total", "mqtt_clients_throttled_total",
+	"mqtt_connections_pending", "mqtt_logins_failed_total",
+	"mqtt_passwords_checked_total", "mqtt_passwords_refused_total", "mqtt_passwords_waiting",
 }
 
 // neverHere cannot be made to happen by clients of this server: accept fails when the

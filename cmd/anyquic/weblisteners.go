@@ -33,7 +33,11 @@ type webListeners struct {
 func (w *webListeners) handler() (*mqttweb.Listener, http.Handler) {
 	web := mqttweb.NewListener(&mqttweb.ListenConfig{Origins: w.cfg.Listen.origins()})
 	mux := http.NewServeMux()
-	mux.Handle(w.cfg.Listen.WSPath, web)
+	var h http.Handler = web
+	if a := &w.cfg.Access; !a.authenticates() && !a.AllowAnonymous {
+		h = refuseForwarded(web)
+	}
+	mux.Handle(w.cfg.Listen.WSPath, h)
 	return web, mux
 }
 

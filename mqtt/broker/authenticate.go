@@ -18,6 +18,7 @@ type standing struct {
 	method   string // of an enhanced authentication; empty: none
 	data     []byte // of CONNACK
 	exchange Exchange
+	claims   bool             // the client shows something that may be wrong
 	expiry   timerwheel.Timer // ends the connection with the identity
 
 }
@@ -42,10 +43,15 @@ func (cn *conn) authenticate(p *packet.Connect) bool {
 	}
 	cn.standing = new(standing)
 	creds := &Credentials{Client: cn.info(), HasUsername: p.Username.Set, Password: p.Password}
+	cn.standing.claims = creds.HasUsername || creds.Password != nil || method != ""
+	if !cn.mayLogIn() {
+		cn.refuse(p.Version, &packet.Connack{Code: quotaLogins.code}, p.ClientID, quotaLogins.text)
+		return false
+	}
 	var id Identity
 	var err error
 	if method == "" {
-		id, err = call(cn.link.Context(), &cn.b.authHooks, "authenticator", func(ctx context.Context) (Identity, error) {
+		id, err = logIn(cn, func(ctx context.Context) (Identity, error) {
 			return cn.b.cfg.Auth.Authenticate(ctx, creds)
 		})
 	} else {
@@ -140,7 +146,7 @@ type authStep struct {
 }
 
 func (cn *conn) step(x Exchange, data []byte) (authStep, error) {
-	return call(cn.link.Context(), &cn.b.authHooks, "authenticator", func(ctx context.Context) (authStep, error) {
+	return logIn(cn, func(ctx context.Context) (authStep, error) {
 		reply, id, err := x.Next(ctx, data)
 		return authStep{reply, id}, err
 	})

@@ -167,7 +167,8 @@ func (b *Broker) deniedFilters(ctx context.Context, info *ClientInfo, filters, a
 
 // granted returns the codes for the filters of a SUBSCRIBE, nil if none is refused.
 func (src *source) granted(p *packet.Subscribe, isNew []bool) []packet.ReasonCode {
-	full := src.b.cfg.Quotas.Subscriptions > 0 && src.b.subs.len()+len(p.Subscriptions) > src.b.cfg.Quotas.Subscriptions
+	most := src.b.limits.Load().quotas.Subscriptions
+	full := most > 0 && src.b.subs.len()+len(p.Subscriptions) > most
 	if len(src.denied) == 0 && !full && len(src.asked) == 0 {
 		return nil
 	}

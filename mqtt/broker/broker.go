@@ -67,13 +67,13 @@ type Broker struct {
 	stop context.CancelFunc
 
 	mu        sync.Mutex
-	closing   bool                                    // guarded by mu: nothing is accepted
-	draining  *Drain                                  // guarded by mu; nil: clients are welcome
-	listeners map[interface{ Close() error }]struct{} // guarded by mu
-	conns     map[*conn]struct{}                      // guarded by mu
-	sessions  map[string]*client                      // guarded by mu; by client ID
-	locals    map[*Local]struct{}                     // guarded by mu
-	admission admission                               // guarded by mu
+	closing   bool                                        // guarded by mu: nothing is accepted
+	draining  *Drain                                      // guarded by mu; nil: clients are welcome
+	listeners map[interface{ Close() error }]*listenerUse // guarded by mu
+	conns     map[*conn]struct{}                          // guarded by mu
+	sessions  map[string]*client                          // guarded by mu; by client ID
+	locals    map[*Local]struct{}                         // guarded by mu
+	admission admission                                   // guarded by mu
 
 	running    sync.WaitGroup // accept loops and connections; Add only under mu while not closing
 	background sync.WaitGroup // what runs until the broker closes
@@ -94,7 +94,7 @@ func New(cfg *Config) (*Broker, error) {
 	b := &Broker{
 		cfg:       c,
 		log:       c.Logger,
-		listeners: make(map[interface{ Close() error }]struct{}),
+		listeners: make(map[interface{ Close() error }]*listenerUse),
 		conns:     make(map[*conn]struct{}),
 		sessions:  make(map[string]*client),
 		locals:    make(map[*Local]struct{}),
@@ -102,7 +102,7 @@ func New(cfg *Config) (*Broker, error) {
 	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.limits.Store(newLimits(&c))
-	b.admission.init(&b.cfg.Quotas)
+	b.admission.init(b.limits.Load())
 	b.subs.init()
 	b.authHooks.init(&c)
 	b.aclHooks.init(&c)

@@ -24,6 +24,7 @@ type conn struct {
 	link    mqtt.Link
 	carrier int              // index of the carrier's counters
 	limits  *limits          // of its beginning
+	place   place            // set before begin
 	timer   timerwheel.Timer // CONNECT is late; or the end has lingered long enough
 
 	client     *client        // set by connect before any other goroutine sees the conn
@@ -34,7 +35,7 @@ type conn struct {
 	standing   *standing      // likewise; nil: without an Authenticator
 	revision   uint64         // likewise: the Authorizer's when it was asked about CONNECT
 	setter     *ClientInfo    // likewise: who had the session that it took over; nil: nobody
-	throttle   *throttle      // likewise; nil: no rates
+	throttle   *throttle      // likewise
 	keepAlive  time.Duration  // likewise: how long the client may be silent; 0: for ever
 	superseded *conn          // likewise: whose place it took, until that is told; nil: nobody's
 	since      time.Time      // likewise: when it was attached
@@ -89,16 +90,16 @@ type outlet struct {
 }
 
 // serveLink is a connection's control stream's reading goroutine.
-func (b *Broker) serveLink(link mqtt.Link, listener *atomic.Int64) {
+func (b *Broker) serveLink(link mqtt.Link, listener *listenerUse) {
 	cn := &conn{b: b, link: link, carrier: carrierIndex(link.Carrier()), limits: b.limits.Load(), since: time.Now()}
 	cn.linkCode.Store(uint64(mqtt.LinkControlDown))
 	cn.timer.Init(b.wheel, cn.timeout)
 
 	at, now := link.RemoteAddr(), time.Now()
 	b.mu.Lock()
-	place, ok := place{}, false
+	ok := false
 	if !b.closing {
-		place, ok = b.enter(at, listener, now)
+		cn.place, ok = b.enter(at, listener, now)
 	}
 	if !ok {
 		b.mu.Unlock()
@@ -112,14 +113,14 @@ func (b *Broker) serveLink(link mqtt.Link, listener *atomic.Int64) {
 	counts.total.Add(1)
 
 	cn.timer.Reset(time.Now().Add(b.cfg.ConnectTimeout))
-	if cn.begin(place.refused) {
+	if cn.begin(cn.place.refused) {
 		cn.in.read()
 	}
 	cn.finish()
 
 	b.mu.Lock()
 	delete(b.conns, cn)
-	b.leave(&place)
+	b.leave(&cn.place)
 	b.mu.Unlock()
 	counts.now.Add(-1)
 }
@@ -254,7 +255,7 @@ func (in *inlet) read() {
 			in.failed(err)
 			return
 		}
-		if cn.throttle != nil && !in.throttled(p, len(body)+int(headerSize(len(body)))) || !in.receive(c, p, h.Type) {
+		if !in.throttled(p, len(body)+int(headerSize(len(body)))) || !in.receive(c, p, h.Type) {
 			if in.stream.ID() == mqtt.ControlStream {
 				in.discard()
 			}

@@ -62,7 +62,7 @@ func (cn *conn) begin(above *quota) bool {
 		cn.id, cn.assigned = rand.Text(), true // 130 random bits [MQTT-3.1.3-6]
 	}
 	cn.version = p.Version
-	cn.throttle = newThrottle(&cn.b.cfg.Quotas, cn.limits.session.MaximumPacketSize)
+	cn.throttle = cn.newThrottle()
 	cn.revision = cn.b.revision()
 	if !cn.authenticate(p) || !cn.recheck(p) {
 		return false
@@ -226,6 +226,7 @@ func (cn *conn) attach(p *packet.Connect) bool {
 	c.rearm()
 	c.kick(now)
 	c.mu.Unlock()
+	b.arrived(&cn.place)
 	b.mu.Unlock()
 	if old != nil {
 		old.settle(now)

@@ -1,11 +1,12 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net"
 	"net/netip"
-	"sync/atomic"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -17,9 +18,30 @@ import (
 // negative none. Connections that are refused are told so, as long as there
 // are not too many of them.
 //
-// An address is one of IPv4 or 64 bits of one of IPv6, which is what one customer
-// has. Loopback is none: behind a proxy on this machine everyone has its address.
+// An address is one of IPv4, or the first IPv6Prefix bits of one of IPv6. Loopback is
+// none: behind a proxy on this machine everyone has its address.
 type Quotas struct {
+	// Allow and Deny say from which networks connections are taken: if Allow has any,
+	// from these only, and never from those of Deny. Others are closed at once, before
+	// any stream of theirs is read. A link without an address is the program's own,
+	// and allowed.
+	Allow, Deny []netip.Prefix
+
+	// IPv6Prefix is how many bits of an IPv6 address one customer has: 64.
+	IPv6Prefix int
+
+	// Pending and PendingPerAddr bound the connections, of all and of one address,
+	// that have no session yet: their handshake, their CONNECT or their
+	// authentication is not complete, for which they have Config.ConnectTimeout.
+	// Those above are refused with Server busy (0x89): 16,384 and 256.
+	Pending, PendingPerAddr int
+
+	// FailedLogins bounds the logins a second, of one address, that fail for what the
+	// client has shown, with 300 seconds' worth at once. Above it clients of that
+	// address that show a user name, a password or a token are refused with Quota
+	// exceeded (0x97) before Config.Auth is asked: 0.2.
+	FailedLogins float64
+
 	// ConnsPerListener bounds the connections of each Serve and ServeLinks, above
 	// which they are refused with Server busy (0x89): none.
 	ConnsPerListener int
@@ -36,6 +58,11 @@ type Quotas struct {
 	// one second's worth at once: none. A client that is faster is not read for
 	// as long as it takes: flow control slows it down, and nothing is lost.
 	MessageRate, ByteRate float64
+	// The same for all clients of one address, of one listener, and of the broker
+	// together, each client in its turn: none.
+	MessageRatePerAddr, ByteRatePerAddr         float64
+	MessageRatePerListener, ByteRatePerListener float64
+	TotalMessageRate, TotalByteRate             float64
 	// SubscribeRate bounds the filters a second that one client may subscribe to
 	// and unsubscribe from, in the same way, with 60 seconds' worth at once, so
 	// that a client can take up its subscriptions again: 1,000.
@@ -51,12 +78,16 @@ const (
 	defaultConnRatePerAddr = 200
 	defaultSubscribeRate   = 1000
 	defaultSubscriptions   = 10_000_000
+	defaultIPv6Prefix      = 64
+	defaultPending         = 16_384
+	defaultPendingPerAddr  = 256
+	defaultFailedLogins    = 0.2
 
 	// maxRefusing is how many connections above a quota may at one time wait to
 	// be told so; others are closed at once.
 	maxRefusing = 256
 	// maxAddrs is how many addresses are kept count of. Above it, which takes
-	// as many /64s, new ones are bounded by the other limits alone.
+	// as many addresses, new ones are bounded by the other limits alone.
 	maxAddrs = 1 << 16
 )
 
@@ -77,6 +108,15 @@ func (q *Quotas) complete() {
 	setInt(&q.ConnsPerListener, 0)
 	setInt(&q.ConnsPerAddr, defaultConnsPerAddr)
 	setInt(&q.Subscriptions, defaultSubscriptions)
+	setInt(&q.Pending, defaultPending)
+	setInt(&q.PendingPerAddr, defaultPendingPerAddr)
+	if q.IPv6Prefix == 0 {
+		q.IPv6Prefix = defaultIPv6Prefix
+	}
+	setRate(&q.FailedLogins, defaultFailedLogins)
+	for _, v := range []*float64{&q.MessageRatePerAddr, &q.ByteRatePerAddr, &q.MessageRatePerListener, &q.ByteRatePerListener, &q.TotalMessageRate, &q.TotalByteRate} {
+		setRate(v, 0)
+	}
 	setRate(&q.ConnRate, 0)
 	setRate(&q.ConnRatePerAddr, defaultConnRatePerAddr)
 	setRate(&q.MessageRate, 0)
@@ -91,7 +131,13 @@ const (
 	RefusedAddr     = "address"         // Quotas.ConnsPerAddr
 	RefusedRate     = "connection_rate" // Quotas.ConnRate
 	RefusedAddrRate = "address_rate"    // Quotas.ConnRatePerAddr
-	numQuotas       = 5                 // of them
+
+	RefusedPending     = "pending"         // Quotas.Pending
+	RefusedAddrPending = "address_pending" // Quotas.PendingPerAddr
+	RefusedLogins      = "failed_logins"   // Quotas.FailedLogins
+	RefusedNetwork     = "network"         // Quotas.Allow and Deny
+
+	numQuotas = 9 // of them
 )
 
 // A quota is one that a connection is above.
@@ -109,18 +155,40 @@ var (
 	quotaRate     = &quota{3, RefusedRate, packet.ConnectionRateExceeded, "too many new connections"}
 	quotaAddrRate = &quota{4, RefusedAddrRate, packet.ConnectionRateExceeded, "too many new connections from this address"}
 
-	allQuotas = [numQuotas]*quota{quotaConns, quotaListener, quotaAddr, quotaRate, quotaAddrRate}
+	quotaPending     = &quota{5, RefusedPending, packet.ServerBusy, "too many connections without a session"}
+	quotaAddrPending = &quota{6, RefusedAddrPending, packet.ServerBusy, "too many connections from this address without a session"}
+	quotaLogins      = &quota{7, RefusedLogins, packet.QuotaExceeded, "too many failed logins from this address"}
+	quotaNetwork     = &quota{8, RefusedNetwork, packet.Banned, "this network is not allowed"}
+
+	allQuotas = [numQuotas]*quota{
+		quotaConns, quotaListener, quotaAddr, quotaRate, quotaAddrRate,
+		quotaPending, quotaAddrPending, quotaLogins, quotaNetwork,
+	}
 )
 
 // An addrUse is what one address has of the broker.
 type addrUse struct {
-	conns int
-	rate  *rate.Limiter // nil: no limit
+	conns   int
+	pending int           // of conns: without a session
+	rate    *rate.Limiter // nil: no limit
+	logins  failedLogins
+	rates   sharedRate
+}
+
+// forgettable reports whether nobody gets anything by u being forgotten: who leaves
+// and comes back must not find its rates recovered.
+func (u *addrUse) forgettable(q *Quotas, now time.Time) bool {
+	u.logins.forgive(q.FailedLogins, now)
+	return u.conns == 0 && u.logins.n == 0 && u.rates.recovered(now) &&
+		(u.rate == nil || u.rate.TokensAt(now) >= float64(u.rate.Burst()))
 }
 
 // admission keeps count of connections. It is guarded by Broker.mu.
 type admission struct {
-	q        *Quotas
+	q        *Quotas // not modified
+	packet   uint32  // bytes: the largest
+	rates    sharedRate
+	pending  int
 	rate     *rate.Limiter // nil: no limit
 	addrs    map[netip.Prefix]*addrUse
 	sweepAt  int       // entries of addrs at which those without use are removed
@@ -128,11 +196,49 @@ type admission struct {
 	refusing int
 }
 
-func (a *admission) init(q *Quotas) {
-	a.q = q
-	a.rate = newRate(q.ConnRate, 2)
+func (a *admission) init(l *limits) {
 	a.addrs = make(map[netip.Prefix]*addrUse)
 	a.sweepAt = 1024
+	a.rates.init(3)
+	a.use(l, nil)
+}
+
+// use puts limits in force, also for what is counted already.
+func (a *admission) use(l *limits, listeners map[interface{ Close() error }]*listenerUse) {
+	q := &l.quotas
+	if a.q != nil && a.q.IPv6Prefix != q.IPv6Prefix {
+		// Who is connected is counted where he was until he leaves.
+		a.addrs = make(map[netip.Prefix]*addrUse)
+	}
+	a.q, a.packet = q, l.session.MaximumPacketSize
+	a.rate = changed(a.rate, q.ConnRate)
+	a.rates.set(q.TotalMessageRate, q.TotalByteRate, a.packet)
+	for _, u := range a.addrs {
+		a.useAddr(u)
+	}
+	for _, l := range listeners {
+		a.useListener(l)
+	}
+}
+
+func (a *admission) useAddr(u *addrUse) {
+	u.rate = changed(u.rate, a.q.ConnRatePerAddr)
+	u.rates.set(a.q.MessageRatePerAddr, a.q.ByteRatePerAddr, a.packet)
+}
+
+func (a *admission) useListener(l *listenerUse) {
+	l.rates.set(a.q.MessageRatePerListener, a.q.ByteRatePerListener, a.packet)
+}
+
+// changed returns a limiter of new connections that goes on from old, which may be nil.
+func changed(old *rate.Limiter, perSecond float64) *rate.Limiter {
+	l := newRate(perSecond, 2)
+	if l == nil || old == nil {
+		return l
+	}
+	old.SetLimit(l.Limit())
+	old.SetBurst(l.Burst())
+	return old
 }
 
 // newRate returns a limiter that lets the events of a number of seconds through at
@@ -144,10 +250,8 @@ func newRate(perSecond float64, seconds float64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), max(1, int(min(perSecond*seconds, 1<<30))))
 }
 
-// addrOf returns what an address is counted as. It is not valid for what has no
-// address, and for loopback.
-func addrOf(a net.Addr) netip.Prefix {
-	var ip netip.Addr
+// ipOf returns the address without port and zone. It is not valid for what has none.
+func ipOf(a net.Addr) (ip netip.Addr) {
 	switch a := a.(type) {
 	case *net.TCPAddr:
 		ip = a.AddrPort().Addr()
@@ -159,13 +263,31 @@ func addrOf(a net.Addr) netip.Prefix {
 			ip = p.Addr()
 		}
 	}
-	ip = ip.Unmap().WithZone("")
+	return ip.Unmap().WithZone("")
+}
+
+// admits reports whether connections from an address are taken.
+func (q *Quotas) admits(a net.Addr) bool {
+	if len(q.Allow) == 0 && len(q.Deny) == 0 {
+		return true
+	}
+	ip := ipOf(a)
+	in := func(networks []netip.Prefix) bool {
+		return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(ip) })
+	}
+	return !ip.IsValid() || (len(q.Allow) == 0 || in(q.Allow)) && !in(q.Deny)
+}
+
+// addrOf returns what an address is counted as, with so many bits of IPv6. It is not
+// valid for what has no address, and for loopback.
+func addrOf(a net.Addr, v6 int) netip.Prefix {
+	ip := ipOf(a)
 	if !ip.IsValid() || ip.IsLoopback() {
 		return netip.Prefix{}
 	}
 	bits := 32
 	if ip.Is6() {
-		bits = 64
+		bits = v6
 	}
 	p, err := ip.Prefix(bits)
 	if err != nil {
@@ -174,9 +296,9 @@ func addrOf(a net.Addr) netip.Prefix {
 	return p
 }
 
-// use returns the entry of an address, nil if it is not kept count of.
-func (a *admission) use(p netip.Prefix, now time.Time) *addrUse {
-	if !p.IsValid() || a.q.ConnsPerAddr == 0 && a.q.ConnRatePerAddr == 0 {
+// entry returns that of an address, nil if it is not kept count of.
+func (a *admission) entry(p netip.Prefix, now time.Time) *addrUse {
+	if !p.IsValid() {
 		return nil
 	}
 	if u := a.addrs[p]; u != nil {
@@ -185,8 +307,7 @@ func (a *admission) use(p netip.Prefix, now time.Time) *addrUse {
 	if full := len(a.addrs) >= maxAddrs; len(a.addrs) >= a.sweepAt && (!full || now.Sub(a.swept) >= time.Second) {
 		a.swept = now
 		for k, u := range a.addrs {
-			// One whose rate has not recovered must not get it back by going away.
-			if u.conns == 0 && (u.rate == nil || u.rate.TokensAt(now) >= float64(u.rate.Burst())) {
+			if u.forgettable(a.q, now) {
 				delete(a.addrs, k)
 			}
 		}
@@ -195,31 +316,42 @@ func (a *admission) use(p netip.Prefix, now time.Time) *addrUse {
 	if len(a.addrs) >= maxAddrs {
 		return nil
 	}
-	u := &addrUse{rate: newRate(a.q.ConnRatePerAddr, 2)}
+	u := new(addrUse)
+	u.rates.init(1)
+	a.useAddr(u)
 	a.addrs[p] = u
 	return u
 }
 
 // A place is what a connection takes up.
 type place struct {
-	addr     *addrUse      // nil: not kept count of
-	listener *atomic.Int64 // nil: none
-	refused  *quota        // nil: it is admitted
+	addr     *addrUse     // nil: not kept count of
+	listener *listenerUse // nil: none
+	refused  *quota       // nil: it is admitted
+	pending  bool         // it is admitted, and has no session yet
 }
 
 // enter counts a connection. It reports false if it must be closed at once;
 // otherwise leave takes it back. b.mu is held.
-func (b *Broker) enter(at net.Addr, listener *atomic.Int64, now time.Time) (place, bool) {
+func (b *Broker) enter(at net.Addr, listener *listenerUse, now time.Time) (place, bool) {
 	a := &b.admission
-	p := place{listener: listener, addr: a.use(addrOf(at), now)}
+	if !a.q.admits(at) {
+		b.count.aboveQuota[quotaNetwork.index].Add(1)
+		return place{refused: quotaNetwork}, false
+	}
+	p := place{listener: listener, addr: a.entry(addrOf(at, a.q.IPv6Prefix), now)}
 	room := b.room()
 	switch {
 	case room != roomForOne:
 		p.refused = quotaConns
-	case listener != nil && a.q.ConnsPerListener > 0 && listener.Load() >= int64(a.q.ConnsPerListener):
+	case listener != nil && a.q.ConnsPerListener > 0 && listener.conns.Load() >= int64(a.q.ConnsPerListener):
 		p.refused = quotaListener
 	case p.addr != nil && a.q.ConnsPerAddr > 0 && p.addr.conns >= a.q.ConnsPerAddr:
 		p.refused = quotaAddr
+	case p.addr != nil && a.q.PendingPerAddr > 0 && p.addr.pending >= a.q.PendingPerAddr:
+		p.refused = quotaAddrPending
+	case a.q.Pending > 0 && a.pending >= a.q.Pending:
+		p.refused = quotaPending
 	case p.addr != nil && p.addr.rate != nil && !p.addr.rate.AllowN(now, 1):
 		p.refused = quotaAddrRate
 	case a.rate != nil && !a.rate.AllowN(now, 1):
@@ -235,11 +367,26 @@ func (b *Broker) enter(at net.Addr, listener *atomic.Int64, now time.Time) (plac
 	}
 	if p.addr != nil {
 		p.addr.conns++
+		p.addr.pending++
 	}
 	if listener != nil {
-		listener.Add(1)
+		listener.conns.Add(1)
 	}
+	a.pending++
+	p.pending = true
 	return p, true
+}
+
+// arrived notes that a connection has its session. b.mu is held.
+func (b *Broker) arrived(p *place) {
+	if !p.pending {
+		return
+	}
+	p.pending = false
+	b.admission.pending--
+	if p.addr != nil {
+		p.addr.pending--
+	}
 }
 
 // leave takes back what enter has counted. b.mu is held.
@@ -248,20 +395,32 @@ func (b *Broker) leave(p *place) {
 		b.admission.refusing--
 		return
 	}
+	b.arrived(p)
 	if p.addr != nil {
 		p.addr.conns--
 	}
 	if p.listener != nil {
-		p.listener.Add(-1)
+		p.listener.conns.Add(-1)
 	}
 }
 
 func (q *Quotas) check() error {
 	for name, v := range map[string]float64{
 		"ConnRate": q.ConnRate, "ConnRatePerAddr": q.ConnRatePerAddr, "MessageRate": q.MessageRate, "ByteRate": q.ByteRate, "SubscribeRate": q.SubscribeRate,
+		"FailedLogins": q.FailedLogins, "MessageRatePerAddr": q.MessageRatePerAddr, "ByteRatePerAddr": q.ByteRatePerAddr,
+		"MessageRatePerListener": q.MessageRatePerListener, "ByteRatePerListener": q.ByteRatePerListener,
+		"TotalMessageRate": q.TotalMessageRate, "TotalByteRate": q.TotalByteRate,
 	} {
 		if math.IsNaN(v) {
 			return fmt.Errorf("broker: Quotas.%s is not a number", name)
+		}
+	}
+	if q.IPv6Prefix < 0 || q.IPv6Prefix > 128 {
+		return fmt.Errorf("broker: Quotas.IPv6Prefix %d: must be 1 to 128", q.IPv6Prefix)
+	}
+	for _, p := range slices.Concat(q.Allow, q.Deny) {
+		if !p.IsValid() {
+			return errors.New("broker: Quotas.Allow and Quotas.Deny: a network is not valid")
 		}
 	}
 	return nil

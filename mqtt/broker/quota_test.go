@@ -211,7 +211,7 @@ func TestAClientAboveItsRateIsHeldBackOnAllItsStreams(t *testing.T) {
 		other := connect(t, b, "other")
 		other.ping()
 		pub.ping() // held back beyond its keep-alive, and still here
-		require.EqualValues(t, 50, b.Stats().Throttled)
+		require.EqualValues(t, 50, b.Stats().Throttled[broker.ThrottledClient])
 		b.Close()
 	})
 }

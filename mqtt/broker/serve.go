@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/anyquic/anyquic/internal/tcpqueue"
@@ -42,7 +41,10 @@ func (b *Broker) serve(l interface{ Close() error }, accept func(context.Context
 		b.mu.Unlock()
 		return nil
 	}
-	b.listeners[l] = struct{}{}
+	use := new(listenerUse)
+	use.rates.init(2)
+	b.admission.useListener(use)
+	b.listeners[l] = use
 	b.running.Add(1)
 	b.mu.Unlock()
 	defer b.running.Done()
@@ -53,7 +55,6 @@ func (b *Broker) serve(l interface{ Close() error }, accept func(context.Context
 	}()
 
 	var delay time.Duration
-	var conns atomic.Int64
 	for {
 		link, err := accept(b.ctx)
 		switch {
@@ -65,7 +66,7 @@ func (b *Broker) serve(l interface{ Close() error }, accept func(context.Context
 			}
 			go func() { // ends with the connection; Close waits for it
 				defer b.running.Done()
-				b.serveLink(link, &conns)
+				b.serveLink(link, use)
 			}()
 		case b.isClosing():
 			return nil

@@ -22,7 +22,10 @@ type Stats struct {
 	BytesOut    uint64            `json:"bytes_out"`
 
 	AboveQuota map[string]uint64 `json:"above_quota"` // connections refused because they were above a quota: RefusedConns and the others
-	Throttled  uint64            `json:"throttled"`   // times a client was not read because it was above a rate
+	Throttled  map[string]uint64 `json:"throttled"`   // times a client was not read because of a rate: ThrottledClient and the others
+	Pending    int               `json:"pending"`     // connections without a session
+
+	FailedLogins uint64 `json:"failed_logins"` // refused for what the client had shown
 
 	Denied        uint64 `json:"denied"`         // connections and re-authentications that the Authenticator refused
 	DeniedFilters uint64 `json:"denied_filters"` // subscriptions that the Authorizer refused or revoked
@@ -131,7 +134,8 @@ type counters struct {
 	}
 	refused       atomic.Uint64
 	aboveQuota    [numQuotas]atomic.Uint64
-	throttled     atomic.Uint64
+	throttled     [len(allThrottles)]atomic.Uint64
+	failedLogins  atomic.Uint64
 	in, out       flowCounters
 	dropQueueFull atomic.Uint64
 	dropIgnored   atomic.Uint64
@@ -211,8 +215,9 @@ func (b *Broker) Stats() Stats {
 		Refused:     c.refused.Load(),
 		PacketsIn:   make(map[string]uint64, len(typeNames)),
 		PacketsOut:  make(map[string]uint64, len(typeNames)),
-		AboveQuota:  make(map[string]uint64, numQuotas), Throttled: c.throttled.Load(),
-		Denied: c.denied.Load(), DeniedFilters: c.deniedFilters.Load(), HooksFailed: c.hookFailed.Load(),
+		AboveQuota:  make(map[string]uint64, numQuotas), Throttled: make(map[string]uint64, len(allThrottles)),
+		FailedLogins: c.failedLogins.Load(),
+		Denied:       c.denied.Load(), DeniedFilters: c.deniedFilters.Load(), HooksFailed: c.hookFailed.Load(),
 		BytesIn:  c.in.bytes.Load(),
 		BytesOut: c.out.bytes.Load(),
 		Dropped: map[string]uint64{
@@ -230,6 +235,12 @@ func (b *Broker) Stats() Stats {
 		Stalled:       c.stalled.Load(),
 		Disconnects:   make(map[packet.ReasonCode]uint64),
 	}
+	for i, name := range allThrottles {
+		s.Throttled[name] = c.throttled[i].Load()
+	}
+	b.mu.Lock()
+	s.Pending = b.admission.pending
+	b.mu.Unlock()
 	for i, q := range allQuotas {
 		s.AboveQuota[q.name] = c.aboveQuota[i].Load()
 	}

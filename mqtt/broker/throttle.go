@@ -10,24 +10,33 @@ import (
 
 // A throttle holds a client to its rates, on all of its streams together.
 type throttle struct {
-	messages, bytes, filters *rate.Limiter // nil: no limit
+	messages, bytes, filters *rate.Limiter  // nil: no limit
+	shared                   [3]*sharedRate // of its address, its listener and all; nil: none
 }
 
-// newThrottle returns nil if there is nothing to hold to.
-func newThrottle(q *Quotas, maxPacket uint32) *throttle {
+func (cn *conn) newThrottle() *throttle {
+	q, maxPacket := &cn.limits.quotas, cn.limits.session.MaximumPacketSize
 	t := &throttle{
 		messages: newRate(q.MessageRate, 1),
 		bytes:    newRate(q.ByteRate, 1),
 		filters:  newRate(q.SubscribeRate, 60),
 	}
-	if t.messages == nil && t.bytes == nil && t.filters == nil {
-		return nil
+	if t.bytes != nil {
+		t.bytes.SetBurst(max(t.bytes.Burst(), largest(maxPacket)))
 	}
-	if t.bytes != nil { // the largest packet must get through
-		t.bytes.SetBurst(max(t.bytes.Burst(), int(min(maxPacket, 1<<30))+5))
+	if u := cn.place.addr; u != nil {
+		t.shared[0] = &u.rates
 	}
+	if l := cn.place.listener; l != nil {
+		t.shared[1] = &l.rates
+	}
+	t.shared[2] = &cn.b.admission.rates
 	return t
 }
+
+// largest returns what the bytes of a rate must let through at once: the largest
+// packet.
+func largest(maxPacket uint32) int { return int(min(maxPacket, 1<<30)) + 5 }
 
 // delay takes a packet into account and returns how long to wait before it is
 // dealt with.
@@ -51,30 +60,21 @@ func take(l *rate.Limiter, now time.Time, n int) time.Duration {
 	return l.ReserveN(now, min(n, l.Burst())).DelayFrom(now)
 }
 
-// throttled waits until a packet is within its client's rates. It reports false
+// throttled waits until a packet is within its client's rates, and those that it
+// shares with others. It reports false
 // if the connection ends first. No lock is held: meanwhile nothing is read, and
 // flow control holds the client back.
 func (in *inlet) throttled(p packet.Packet, size int) bool {
-	cn, src := in.cn, &in.src
-	d := cn.throttle.delay(src.now, p, size)
-	if d <= 0 {
-		return true
+	cn := in.cn
+	if d := cn.throttle.delay(in.src.now, p, size); d > 0 {
+		if !in.heldBack(0, func() bool { return cn.pass(d) }) {
+			return false
+		}
 	}
-	cn.b.count.throttled.Add(1)
-	src.flush() // whoever has output from this source must not wait with us
-	in.tell()
-	cn.hold()
-	defer func() {
-		src.now = time.Now()
-		cn.release(src.now)
-	}()
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-cn.link.Context().Done():
-	case <-cn.b.ctx.Done():
+	for _, s := range cn.throttle.shared {
+		if s != nil && !in.share(s, p, size) {
+			return false
+		}
 	}
-	return false
+	return true
 }
