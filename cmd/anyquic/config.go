@@ -63,6 +63,7 @@ type listenConfig struct {
 	HTTP3   bool   `yaml:"http3"`   // on the UDP ports of WSS and QUIC
 	Early   string `yaml:"early-data"`
 	QUIC    string `yaml:"quic"`
+	Streams int    `yaml:"quic-streams"` // of a client, the control stream with them
 	Metrics string `yaml:"metrics"`
 }
 
@@ -106,13 +107,17 @@ type logConfig struct {
 
 const off = "off"
 
+// maxStreams is what the broker serves of a connection: 64 data streams and the
+// control stream.
+const maxStreams = 65
+
 // defaults returns the configuration of `anyquic serve` with no flag.
 func defaults() serveConfig {
 	b := broker.DefaultConfig()
 	l := b.Limits
 	return serveConfig{
 		Host:   "127.0.0.1",
-		Listen: listenConfig{WS: off, WSPath: mqttweb.Path, HTTP3: true, Early: "connect", Metrics: "127.0.0.1:9090"},
+		Listen: listenConfig{WS: off, WSPath: mqttweb.Path, HTTP3: true, Early: "connect", Streams: 16, Metrics: "127.0.0.1:9090"},
 		Access: accessConfig{JWTUser: "sub", ClientName: "cn", Timeout: b.HookTimeout, Queue: 32},
 		Limits: limitsConfig{
 			MaxConnections:    100_000,
@@ -154,6 +159,7 @@ func (c *serveConfig) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Listen.Origins, "origins", c.Listen.Origins, `other origins whose pages may connect, with commas: https://example.com, *.example.com, or * for all`)
 	fs.BoolVar(&c.Listen.HTTP3, "http3", c.Listen.HTTP3, "WebSocket on HTTP/3 and WebTransport, on the UDP ports of --wss and --quic")
 	fs.StringVar(&c.Listen.QUIC, "quic", c.Listen.QUIC, `MQTT on QUIC, HOST:PORT or "off" (default HOST:14567, UDP)`)
+	fs.IntVar(&c.Listen.Streams, "quic-streams", c.Listen.Streams, "streams that a client may have open at once on --quic, 10 to 65")
 	fs.StringVar(&c.Listen.Metrics, "metrics", c.Listen.Metrics, `Prometheus /metrics, /healthz and, from this machine, /debug/clients; HOST:PORT or "off"`)
 	fs.StringVar(&c.Listen.Early, "early-data", c.Listen.Early, "what of 0-RTT data on --quic takes effect before the handshake: off (it is refused), connect (nothing), idempotent or all")
 	fs.StringVar(&c.Certificate.Cert, "cert", c.Certificate.Cert, "PEM file with the certificate chain (default: a self-signed one, made at start)")
@@ -267,6 +273,9 @@ func (c *serveConfig) resolve() error {
 	}
 	if _, err := parseEarly(c.Listen.Early); err != nil {
 		return err
+	}
+	if c.Listen.Streams < 10 || c.Listen.Streams > maxStreams {
+		return fmt.Errorf("--quic-streams %d: must be 10, which clients count on, to %d", c.Listen.Streams, maxStreams)
 	}
 	if (c.Certificate.Cert == "") != (c.Certificate.Key == "") {
 		return errors.New("--cert and --key go together: one of them is missing")

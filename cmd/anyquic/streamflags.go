@@ -64,9 +64,9 @@ func parseStreams(s string) (client.StreamPolicy, error) {
 		return client.Dedicated, nil
 	}
 	if rest, ok := strings.CutPrefix(s, "hash:"); ok {
-		if n, err := strconv.Atoi(rest); err == nil && n >= 1 && n <= client.MaxStreams {
+		if n, err := strconv.Atoi(rest); err == nil && n >= 1 && n <= client.MaxHash {
 			return client.Hash(n), nil
 		}
 	}
-	return client.StreamPolicy{}, fmt.Errorf("--streams %q: use control, topic, dedicated or hash:N with N from 1 to %d", s, client.MaxStreams)
+	return client.StreamPolicy{}, fmt.Errorf("--streams %q: use control, topic, dedicated or hash:N with N from 1 to %d", s, client.MaxHash)
 }

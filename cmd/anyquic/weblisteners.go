@@ -126,7 +126,7 @@ func (w *webListeners) sharedQUIC(name, addr string) (*listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := &mqttquic.ListenConfig{TLS: w.tls, EarlyData: early, Options: transport.Options{MaxConns: w.cfg.Limits.MaxConnections}}
+	config := &mqttquic.ListenConfig{TLS: w.tls, EarlyData: early, MaxStreams: int64(w.cfg.Listen.Streams), Options: transport.Options{MaxConns: w.cfg.Limits.MaxConnections}}
 	if !w.cfg.Listen.HTTP3 {
 		ln, err := mqttquic.ListenAddr(w.quic(name), addr, config)
 		if err != nil {

@@ -34,9 +34,12 @@ const (
 	dedicated
 )
 
-// MaxStreams is how many data streams a client opens at most: what all servers of
-// the protocol grant, but for the control stream.
+// MaxStreams is how many data streams a client opens at most, unless [Hash] asks for
+// more: what all servers of the protocol grant, but for the control stream.
 const MaxStreams = 9
+
+// MaxHash is the most that [Hash] takes.
+const MaxHash = 64
 
 var (
 	// Control uses the control stream for everything.
@@ -52,12 +55,14 @@ var (
 )
 
 // Hash spreads topics, and the first filter of each Subscribe, over n streams, 1 to
-// MaxStreams.
+// MaxHash. More than MaxStreams are for servers that are known to grant n and one:
+// what is for a stream that is not granted waits for seconds before it goes on the
+// control stream, and what is published with QoS 0 may then be lost.
 func Hash(n int) StreamPolicy { return StreamPolicy{kind: byHash, n: n} }
 
 func (p StreamPolicy) check() error {
-	if p.kind != controlOnly && (p.n < 1 || p.n > MaxStreams) {
-		return fmt.Errorf("client: Config.Streams: Hash(%d) is not between 1 and %d streams", p.n, MaxStreams)
+	if p.kind != controlOnly && (p.n < 1 || p.n > MaxHash) {
+		return fmt.Errorf("client: Config.Streams: Hash(%d) is not between 1 and %d streams", p.n, MaxHash)
 	}
 	return nil
 }
