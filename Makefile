@@ -6,7 +6,7 @@ FUZZTIME ?= 60s
 BENCH    ?= bench-out
 TAGS     ?=
 
-.PHONY: help run test conformance-mqtt test-go test-native test-short asan lint fmt fuzz fuzz-asan bench bench-go cover readme licences notices vuln deps
+.PHONY: help run test conformance-mqtt test-go test-native test-short asan lint fmt fuzz fuzz-asan bench bench-mqtt bench-go cover readme licences notices vuln deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ fuzz: ## run every fuzz target for FUZZTIME (60s)
 
 fuzz-asan: ## the native engine's fuzz targets under AddressSanitizer, for FUZZTIME (60s)
 	@build/fuzz.sh $(FUZZTIME) asan
+
+bench-mqtt: ## what is asked of the broker beside what it reaches, in ROUNDS (5), into bench-out/
+	@build/bench.sh $(BENCH) mqtt
 
 bench: ## the whole-program figures, beside mochi-mqtt, into bench-out/
 	@build/bench.sh $(BENCH)

@@ -1,13 +1,21 @@
 #!/usr/bin/env bash
-# Measures the broker beside mochi-mqtt, NATS and an installed mosquitto, in turn, the
+# Measures what is asked of the broker, the broker beside mochi-mqtt, NATS and an installed mosquitto, in turn, the
 # QUIC engines beside quic-go by itself, ngtcp2's own examples and TLS over TCP, and the
 # HTTP/3 server beside quic-go's, and writes the reports into the folder given (default
-# bench-out). The native engine and the examples are measured where they can be built.
+# bench-out). With mqtt behind the folder it measures only what is asked of the broker,
+# in --rounds $ROUNDS (5). The native engine and the examples are measured where they can be built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-bench-out}
 mkdir -p "$out/bin"
 bin=$(cd "$out/bin" && pwd)
+
+only=${2:-}
+case $only in '' | mqtt) ;; *)
+	echo "usage: build/bench.sh [FOLDER [mqtt]]" >&2
+	exit 2
+	;;
+esac
 
 tags=ngtcp2
 build/deps.sh openssl || { echo "left out: the native engine" >&2; tags=; }
@@ -27,6 +35,8 @@ report() { # NAME ARGUMENTS...
 	"$anyquic" bench "${@:2}" | tee -a "$out/$1.txt"
 }
 
+report mqtt-asked mqtt --all "${brokers[@]}" --rounds "${ROUNDS:-5}" --store "$out" --save "$out/mqtt-asked.json"
+[ -z "$only" ] || exit 0
 report mqtt-qos0 mqtt --carrier tcp,tls,quic --peer "$mochi" --scenario throughput,latency
 # NATS has MQTT 3.1.1 only.
 report mqtt-fanout mqtt -V 311 --carrier tcp,quic "${brokers[@]}" --scenario throughput,fanout

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,6 +38,7 @@ round; the table shows medians and the ratio to the first target.`,
 type benchFlags struct {
 	rounds    int
 	asJSON    bool
+	save      string // a file for JSON
 	scenarios []string
 	peers     []string
 	known     []string // scenarios
@@ -49,6 +52,7 @@ func (f *benchFlags) bind(cmd *cobra.Command, known, normal []string) {
 	fs.SortFlags = false
 	fs.IntVar(&f.rounds, "rounds", 5, "how often each target is measured")
 	fs.BoolVar(&f.asJSON, "json", false, "print JSON, with every round's figures")
+	fs.StringVar(&f.save, "save", "", "file to write the JSON into as well")
 	fs.StringSliceVar(&f.scenarios, "scenario", normal, "what to measure: "+strings.Join(known, ", "))
 	fs.StringArrayVar(&f.peers, "peer", nil, "a foreign program to measure by the same load, NAME=COMMAND; may be given several times")
 }
@@ -93,9 +97,14 @@ func child(cmd *cobra.Command) func(context.Context, []string) *exec.Cmd {
 	}
 }
 
-// progress tells the user what is being measured.
+// progress tells the user what is being measured. Several goroutines may.
 func progress(cmd *cobra.Command) func(string) {
-	return func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), s) }
+	var mu sync.Mutex
+	return func(s string) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintln(cmd.ErrOrStderr(), s)
+	}
 }
 
 // measure measures every scenario on every target, in turn, round by round, and
@@ -126,11 +135,39 @@ type benchReport struct {
 }
 
 func (f *benchFlags) print(w io.Writer, samples []bench.Sample) error {
-	figures := bench.Summarise(samples)
-	if !f.asJSON {
-		return bench.Print(w, figures)
+	r := newBenchReport(samples)
+	return f.report(w, r, func() error { return bench.Print(w, r.Figures) })
+}
+
+// askedReport is the report of bench mqtt --all.
+type askedReport struct {
+	benchReport
+	Asked []bench.Verdict `json:"asked"`
+}
+
+func (f *benchFlags) printAsked(w io.Writer, samples []bench.Sample, asked []bench.Verdict) error {
+	r := askedReport{newBenchReport(samples), asked}
+	return f.report(w, r, func() error { return errors.Join(bench.Print(w, r.Figures), bench.PrintAsked(w, asked)) })
+}
+
+func newBenchReport(samples []bench.Sample) benchReport {
+	return benchReport{time.Now(), buildVersion(), runtime.NumCPU(), bench.Summarise(samples), samples}
+}
+
+// report writes r as JSON, into the file of --save too, or as the table that print
+// writes.
+func (f *benchFlags) report(w io.Writer, r any, print func() error) error {
+	out, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(benchReport{time.Now(), buildVersion(), runtime.NumCPU(), figures, samples})
+	out = append(out, '\n')
+	if f.save != "" {
+		err = os.WriteFile(f.save, out, 0o644) //nolint:gosec // figures for everyone
+	}
+	if !f.asJSON {
+		return errors.Join(err, print())
+	}
+	_, written := w.Write(out)
+	return errors.Join(err, written)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -62,7 +63,7 @@ func (r benchReport) value(t *testing.T, target, scenario, metric string) float6
 
 func TestBenchMQTTMeasuresEveryCarrier(t *testing.T) {
 	r := benchReportOf(t, "mqtt", "--carrier", "tcp,tls,wss,wss+h3,quic,wt", "--pairs", "2", "--messages", "2000",
-		"--rate", "200", "--duration", "100ms", "--idle", "20")
+		"--rate", "200", "--duration", "100ms", "--idle", "20", "--settle", "1ms")
 	for _, carrier := range []string{"tcp", "tls", "wss", "wss+h3", "quic", "wt"} {
 		target := "anyquic/" + carrier
 		require.Positive(t, r.value(t, target, "throughput", "rate"))
@@ -70,6 +71,10 @@ func TestBenchMQTTMeasuresEveryCarrier(t *testing.T) {
 		require.Positive(t, r.value(t, target, "latency", "p99.9"))
 		r.value(t, target, "throughput", "broker CPU per message")
 		r.value(t, target, "idle", "memory per connection")
+	}
+	if runtime.GOOS == "linux" {
+		require.Positive(t, r.value(t, "anyquic/quic", "idle", "resident memory of the engine's own connection"))
+		r.value(t, "anyquic/quic", "idle", "resident memory beyond the engine's own")
 	}
 }
 
@@ -93,6 +98,76 @@ func TestBenchMQTTBlocksASubscriber(t *testing.T) {
 	require.Positive(t, r.value(t, "anyquic/tcp", "blocked", "p99, all read"))
 	require.Positive(t, r.value(t, "anyquic/tcp", "blocked", "p99, one does not"))
 	require.Zero(t, r.value(t, "anyquic/tcp", "blocked", "lost, one does not"))
+	require.Positive(t, r.value(t, "anyquic/tcp", "blocked", "p99 with the one to without"))
+}
+
+func TestBenchMQTTComparesStreamsOverALossyPathOnEveryEngine(t *testing.T) {
+	for _, e := range engine.All() {
+		r := benchReportOf(t, "mqtt", "--engine", e.Name(), "--carrier", "quic", "--scenario", "streams", "--duration", "300ms", "--rtt", "4ms", "--loss", "0.5")
+		for _, side := range []string{"publishing", "subscribing"} {
+			for streams, metric := range map[float64]string{0: "1 stream, ", 8: "8 streams, ", 64: "64 streams, "} {
+				require.Equal(t, streams, r.value(t, "anyquic/quic", "streams", "data streams of the client, "+metric+side))
+				require.Zero(t, r.value(t, "anyquic/quic", "streams", "lost, "+metric+side))
+				// What is on its way takes half the round trip at least.
+				require.GreaterOrEqual(t, r.value(t, "anyquic/quic", "streams", "p50, "+metric+side), 2000.0)
+			}
+			require.Positive(t, r.value(t, "anyquic/quic", "streams", "p95 of 8 streams to 1, "+side))
+			require.Positive(t, r.value(t, "anyquic/quic", "streams", "p95 of 64 streams to 8, "+side))
+		}
+	}
+}
+
+func TestBenchMQTTMeasuresABrokerWithAStore(t *testing.T) {
+	for _, sync := range []string{"always", "interval"} {
+		dir := t.TempDir()
+		r := benchReportOf(t, "mqtt", "--carrier", "tcp", "--scenario", "throughput", "--qos", "1", "--pairs", "2", "--messages", "2000", "--store", dir, "--sync", sync)
+		require.Positive(t, r.value(t, "anyquic/tcp", "throughput", "rate"))
+		require.Zero(t, r.value(t, "anyquic/tcp", "throughput", "lost"))
+		if sync == "always" {
+			require.GreaterOrEqual(t, r.value(t, "anyquic/tcp", "throughput", "store on the disk"), 2000*64/1024.0, "the log has every message")
+		}
+		left, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		require.Empty(t, left)
+	}
+}
+
+func TestBenchMQTTMeasuresAllThatIsAsked(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	t.Chdir(dir)
+	code, stdout, stderr := anyquic(t, "bench", "mqtt", "--all", "--rounds", "1", "--save", "../asked.json", "--messages", "2000", "--duration", "100ms", "--fanout", "3", "--pairs", "2",
+		"--rate", "200", "--idle", "5", "--settle", "1ms", "--vanished", "2", "--rtt", "2ms", "--peer", "mochi="+os.Args[0]+" bench broker")
+	require.Zero(t, code, stderr)
+	var r askedReport
+	saved, err := os.ReadFile("../asked.json")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(saved, &r), string(saved))
+	require.NotEmpty(t, r.Asked)
+	require.Contains(t, stdout, "what is asked")
+	quic := make(map[string]bool)
+	for _, v := range r.Asked {
+		if runtime.GOOS == "linux" || !strings.HasPrefix(v.What, "idle memory beyond") {
+			require.Equal(t, 1, v.Rounds, "%+v", v)
+		}
+		if strings.HasSuffix(v.What, "lost") {
+			require.True(t, v.Met, "%+v", v)
+		}
+		if name, ok := strings.CutPrefix(v.Target, "anyquic/quic/"); ok {
+			quic[name] = true
+		}
+	}
+	require.Len(t, quic, len(engine.All()))
+	left, err := os.ReadDir(".")
+	require.NoError(t, err)
+	require.Empty(t, left, "the store's folder")
+}
+
+func TestBenchMQTTEndsInTime(t *testing.T) {
+	t.Chdir(t.TempDir())
+	code, _, stderr := anyquic(t, "bench", "mqtt", "--all", "--rounds", "9", "--most", "1ns")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "--most")
 }
 
 func TestBenchMQTTLetsSubscribersVanish(t *testing.T) {
@@ -172,6 +247,13 @@ func TestBenchRefusesWhatItCannotMeasure(t *testing.T) {
 		{[]string{"mqtt", "--carrier", "carrier-pigeon"}, "carrier-pigeon"},
 		{[]string{"mqtt", "--carrier", "tcp", "--scenario", "speed"}, `"speed"`},
 		{[]string{"mqtt", "--carrier", "tcp", "--scenario", "vanished"}, "QUIC"},
+		{[]string{"mqtt", "--carrier", "tcp", "--scenario", "streams"}, "QUIC"},
+		{[]string{"mqtt", "--scenario", "streams", "--streams", "65"}, "1 to 64"},
+		{[]string{"mqtt", "--scenario", "streams", "--streams", "8,8"}, "each once"},
+		{[]string{"mqtt", "--loss", "100"}, "--loss"},
+		{[]string{"mqtt", "--all", "--scenario", "idle"}, "leave --scenario out"},
+		{[]string{"mqtt", "--store", "/nowhere"}, "--store"},
+		{[]string{"mqtt", "--store", ".", "-V", "311"}, "MQTT 5"},
 		{[]string{"mqtt", "--size", "1"}, "--size"},
 		{[]string{"mqtt", "--peer", "mochi"}, `--peer "mochi"`},
 		{[]string{"mqtt", "--peer", "none=/nowhere/broker"}, "/nowhere/broker"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,45 +13,67 @@ import (
 )
 
 // blocked publishes Rate messages a second to FanOut subscribers of one topic for
-// Duration, and again with one of them more that reads nothing, and reports how
-// long messages take to those that read.
+// Duration, and for as long with one of them more that reads nothing, and reports how
+// long messages take to those that read. Both take turns, so that a machine whose
+// speed drifts treats them alike.
 func (b *MQTT) blocked(ctx context.Context, t *mqttRun) ([]Sample, error) {
 	if t.carrier() != "mqtt" {
 		return nil, errNoTCP
 	}
-	var samples []Sample
-	for _, block := range []bool{false, true} {
-		got, err := b.besides(ctx, t, block)
-		if err != nil {
+	half := *b
+	half.Duration /= 2
+	kinds := map[bool]*besides{false: {}, true: {}}
+	for _, block := range []bool{false, true, true, false} {
+		if err := half.besides(ctx, t, block, kinds[block]); err != nil {
 			return nil, err
 		}
-		samples = append(samples, got...)
+	}
+	samples := append(kinds[false].samples(t, ", all read"), kinds[true].samples(t, ", one does not")...)
+	if all := percentile(kinds[false].took, 0.99); all > 0 {
+		samples = append(samples, t.sample("p99 with the one to without", "", float64(percentile(kinds[true].took, 0.99))/float64(all)))
 	}
 	return samples, nil
 }
 
-func (b *MQTT) besides(ctx context.Context, t *mqttRun, block bool) ([]Sample, error) {
+// besides is what subscribers got beside one that reads nothing, or without it.
+type besides struct {
+	took     []time.Duration
+	expected int64
+}
+
+func (s *besides) samples(t *mqttRun, suffix string) []Sample {
+	slices.Sort(s.took)
+	return delays(t, suffix, s.took, s.expected)
+}
+
+func (b *MQTT) besides(ctx context.Context, t *mqttRun, block bool, add *besides) error {
 	w := newStopwatch(b.Rate * b.FanOut * int(b.Duration/time.Second+1))
 	g, err := b.groups(ctx, t.MQTTTarget, 1, b.FanOut, w.receive)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer g.close()
-	suffix := ", all read"
 	if block {
-		suffix = ", one does not"
 		c, dam, err := b.deaf(ctx, t.MQTTTarget)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer c.Close()
 		defer dam.open()
 	}
 	sent, err := b.paced(ctx, g.publishers, w)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return w.samples(ctx, t, suffix, sent*int64(b.FanOut))
+	expected := sent * int64(b.FanOut)
+	if err := await(ctx, &w.received, expected, patience); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	add.took = append(add.took, w.took...)
+	add.expected += expected
+	return nil
 }
 
 // deaf connects a subscriber that reads nothing once it has subscribed.

@@ -286,7 +286,7 @@ func (b *H3) idle(ctx context.Context, r *h3Run) (samples []Sample, err error) {
 				return nil, err
 			}
 		}
-		before, err := settled(ctx, r.server)
+		before, err := settled(ctx, r.server, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -295,7 +295,7 @@ func (b *H3) idle(ctx context.Context, r *h3Run) (samples []Sample, err error) {
 				return nil, err
 			}
 		}
-		after, err := settled(ctx, r.server)
+		after, err := settled(ctx, r.server, 0)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +30,19 @@ type MQTTTarget struct {
 	// Proc is the broker's process; nil if it is somebody else's, whose
 	// processor time and memory are then not reported.
 	Proc *benchproc.Process
+
+	// StoreDir is the folder of the broker's store, if it has one.
+	StoreDir string
+
+	// Start, if not nil, starts another process of the broker, for idle. It
+	// listens at what its Hello has for the Carrier.
+	Start   func(context.Context) (*benchproc.Process, error)
+	Carrier string
+	// Bare, if it is set, is the engine by itself, for idle to compare with.
+	Bare TransportTarget
+	// Engine, if not nil, replaces MQTT.Engine, and Dialers MQTT.Dialers.
+	Engine  transport.Transport
+	Dialers []client.LinkDialer
 }
 
 // MQTT measures brokers.
@@ -43,21 +59,36 @@ type MQTT struct {
 	Idle     int           // connections for idle
 	Vanished int           // subscribers for vanished
 	Pace     int           // messages a second for vanished, beside flat out
+	Settle   time.Duration // how long memory is left alone before idle looks
+
+	// Durable lets subscribers have sessions that outlive their connections
+	// (MQTT 5), which a broker with a store keeps on the disk.
+	Durable bool
+
+	// For streams:
+	Streams    []int     // numbers of streams to compare
+	StreamRate int       // messages a second
+	Loss       LossyPath // without the seed
+
+	// Policy is the clients' for streams.
+	Policy client.StreamPolicy
+	// Command starts the processes of idle's bare engine.
+	Command func(ctx context.Context, words []string) *exec.Cmd
 
 	// Engine makes the connections that vanish.
 	Engine transport.Transport
-	// Progress, if not nil, is told what begins.
+	// Progress, if not nil, is told what begins, from several goroutines.
 	Progress func(string)
 }
 
 // MQTTScenarios are what [MQTT.Measure] can measure.
-var MQTTScenarios = []string{"throughput", "latency", "fanout", "blocked", "idle", "vanished"}
+var MQTTScenarios = []string{"throughput", "latency", "fanout", "blocked", "streams", "idle", "vanished"}
 
 // Measure measures a target once.
 func (b *MQTT) Measure(ctx context.Context, scenario string, t MQTTTarget, round int) ([]Sample, error) {
 	run, ok := map[string]func(context.Context, *mqttRun) ([]Sample, error){
 		"throughput": b.throughput, "latency": b.latency, "fanout": b.fanOut, "blocked": b.blocked,
-		"idle": b.idle, "vanished": b.vanished,
+		"streams": b.streams, "idle": b.idle, "vanished": b.vanished,
 	}[scenario]
 	if !ok {
 		return nil, fmt.Errorf("no scenario %q", scenario)
@@ -82,9 +113,17 @@ func (r *mqttRun) sample(metric, unit string, v float64) Sample {
 	return Sample{r.Name, r.scenario, metric, unit, r.round, v}
 }
 
+// durableFor is how long the sessions of Durable outlive their connections. The next
+// round discards them.
+const durableFor = time.Minute
+
 // stalled is how long a subscriber may get nothing before what has not come
-// counts as lost.
-const stalled = 3 * time.Second
+// counts as lost; patience is that where nothing should be, and a busy machine is
+// waited for.
+const (
+	stalled  = 3 * time.Second
+	patience = 15 * time.Second
+)
 
 // throughput publishes Messages as fast as the broker takes them, and reports
 // how many a second arrive, how many are lost, and the broker's processor time.
@@ -146,7 +185,7 @@ func (b *MQTT) flood(ctx context.Context, t *mqttRun, publishers, subscribers in
 		return nil, err
 	}
 	sent := int64(each * publishers * subscribers)
-	if err := await(ctx, &received, sent); err != nil {
+	if err := await(ctx, &received, sent, stalled); err != nil {
 		return nil, err
 	}
 	took := time.Duration(last.Load()) - start
@@ -162,10 +201,34 @@ func (b *MQTT) flood(ctx context.Context, t *mqttRun, publishers, subscribers in
 	if t.Proc != nil {
 		samples = append(samples, t.sample("broker CPU per message", "µs", microseconds(used-idle)/float64(max(got, 1))))
 	}
+	if t.StoreDir != "" {
+		size, err := sizeOf(t.StoreDir)
+		if err != nil {
+			return nil, err
+		}
+		samples = append(samples, t.sample("store on the disk", "KiB", float64(size)/1024))
+	}
 	if n := refused.Load(); n > 0 {
 		samples = append(samples, t.sample("refused", "messages", float64(n)))
 	}
 	return samples, nil
+}
+
+// sizeOf returns how many bytes the files in a folder have. They come and go.
+func sizeOf(dir string) (size int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			var info fs.FileInfo
+			if info, err = e.Info(); err == nil {
+				size += info.Size()
+			}
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	return size, err
 }
 
 // latency publishes Rate messages a second for Duration, evenly over the pairs, and
@@ -198,6 +261,11 @@ func newStopwatch(messages int) *stopwatch {
 	return &stopwatch{start: time.Now(), took: make([]time.Duration, 0, messages)}
 }
 
+// stamp writes the time into the payload.
+func (w *stopwatch) stamp(p *packet.Publish) {
+	binary.BigEndian.PutUint64(p.Payload, uint64(time.Since(w.start)))
+}
+
 func (w *stopwatch) receive(p *packet.Publish) {
 	sent := time.Duration(binary.BigEndian.Uint64(p.Payload))
 	w.mu.Lock()
@@ -209,19 +277,25 @@ func (w *stopwatch) receive(p *packet.Publish) {
 // samples waits for what was sent, expected messages, and reports it. The
 // metrics' names end with suffix.
 func (w *stopwatch) samples(ctx context.Context, t *mqttRun, suffix string, expected int64) ([]Sample, error) {
-	if err := await(ctx, &w.received, expected); err != nil {
+	if err := await(ctx, &w.received, expected, patience); err != nil {
 		return nil, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	slices.Sort(w.took)
-	of := func(p float64) float64 { return microseconds(percentile(w.took, p)) }
+	return delays(t, suffix, w.took, expected), nil
+}
+
+// delays are the samples of messages that took so long, sorted, of so many.
+func delays(t *mqttRun, suffix string, took []time.Duration, expected int64) []Sample {
+	of := func(p float64) float64 { return microseconds(percentile(took, p)) }
 	return []Sample{
 		t.sample("p50"+suffix, "µs", of(0.5)),
+		t.sample("p95"+suffix, "µs", of(0.95)),
 		t.sample("p99"+suffix, "µs", of(0.99)),
 		t.sample("p99.9"+suffix, "µs", of(0.999)),
-		t.sample("lost"+suffix, "%", 100*float64(expected-w.received.Load())/float64(max(1, expected))),
-	}, nil
+		t.sample("lost"+suffix, "%", 100*float64(expected-int64(len(took)))/float64(max(1, expected))),
+	}
 }
 
 // paced publishes Rate messages a second for Duration, evenly over the publishers,
@@ -237,7 +311,7 @@ func (b *MQTT) paced(ctx context.Context, publishers []*client.Client, w *stopwa
 			tick := time.NewTicker(interval)
 			defer tick.Stop()
 			for end := time.Now().Add(b.Duration); time.Now().Before(end); <-tick.C {
-				binary.BigEndian.PutUint64(p.Payload, uint64(time.Since(w.start)))
+				w.stamp(p)
 				if err := c.PublishAsync(ctx, p, nil); err != nil {
 					return fmt.Errorf("publish: %w", err)
 				}
@@ -248,29 +322,6 @@ func (b *MQTT) paced(ctx context.Context, publishers []*client.Client, w *stopwa
 	}
 	err := g.Wait()
 	return sent.Load(), err
-}
-
-// idle opens connections that say nothing but CONNECT and reports what one costs
-// the broker.
-func (b *MQTT) idle(ctx context.Context, t *mqttRun) ([]Sample, error) {
-	if t.Proc == nil {
-		return nil, nil
-	}
-	before, err := t.Proc.Memory()
-	if err != nil {
-		return nil, err
-	}
-	clients, err := b.connect(ctx, t.MQTTTarget, b.Idle, "", nil)
-	defer closeAll(clients)
-	if err != nil {
-		return nil, err
-	}
-	after, err := t.Proc.Memory()
-	if err != nil {
-		return nil, err
-	}
-	grown := float64(after.InUse()) - float64(before.InUse())
-	return []Sample{t.sample("memory per connection", "KiB", grown/float64(b.Idle)/1024)}, nil
 }
 
 func (b *MQTT) progress(format string, args ...any) {
@@ -295,11 +346,11 @@ func (t MQTTTarget) cpu() (time.Duration, error) {
 }
 
 // await waits until n messages have come, or none for a while.
-func await(ctx context.Context, received *atomic.Int64, n int64) error {
+func await(ctx context.Context, received *atomic.Int64, n int64, while time.Duration) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	have, since := received.Load(), time.Now()
-	for have < n && time.Since(since) < stalled {
+	for have < n && time.Since(since) < while {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -332,7 +383,11 @@ func closeAll(clients []*client.Client) {
 func (b *MQTT) groups(ctx context.Context, t MQTTTarget, publishers, subscribers int, handle func(*packet.Publish)) (*clientPairs, error) {
 	var p clientPairs
 	var err error
-	if p.subscribers, err = b.connect(ctx, t, publishers*subscribers, "", handle); err == nil {
+	var name string
+	if b.Durable {
+		name = "subscriber"
+	}
+	if p.subscribers, err = b.connect(ctx, t, publishers*subscribers, name, handle); err == nil {
 		for i, c := range p.subscribers {
 			if _, err = c.Subscribe(ctx, nil, packet.Subscription{Filter: topic(i / subscribers), QoS: b.QoS}); err != nil {
 				break
@@ -352,6 +407,14 @@ func (b *MQTT) groups(ctx context.Context, t MQTTTarget, publishers, subscribers
 // connect opens n connections, a few at a time. Their client identifiers are
 // name and a number; the broker's choice if name is empty.
 func (b *MQTT) connect(ctx context.Context, t MQTTTarget, n int, name string, handle func(*packet.Publish)) ([]*client.Client, error) {
+	dialers := b.Dialers
+	if t.Dialers != nil {
+		dialers = t.Dialers
+	}
+	var expiry time.Duration
+	if b.Durable && name != "" {
+		expiry = durableFor
+	}
 	clients := make([]*client.Client, n)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
@@ -364,13 +427,16 @@ func (b *MQTT) connect(ctx context.Context, t MQTTTarget, n int, name string, ha
 			c, err := client.Dial(gctx, &client.Config{
 				ClientID:   id,
 				URL:        t.URL,
-				Dialers:    b.Dialers,
+				Dialers:    dialers,
 				TLS:        &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // the benchmark's own server has a self-signed certificate
 				Version:    b.Version,
 				CleanStart: true,
 				KeepAlive:  -1,
 				OnMessage:  handle,
+				Streams:    b.Policy,
 				Reconnect:  client.Backoff{Disabled: true},
+
+				SessionExpiry: expiry,
 			})
 			if err != nil {
 				return fmt.Errorf("connect to %s: %w", t.Name, err)

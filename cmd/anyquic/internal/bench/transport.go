@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +25,9 @@ type Transport struct {
 	Streams    int   // streams to open
 	Pings      int
 	Handshakes int
-	Parallel   int // handshakes at once, beside one at a time
-	Idle       int // connections to hold
+	Parallel   int           // handshakes at once, beside one at a time
+	Idle       int           // connections to hold
+	Settle     time.Duration // how long memory is left alone before idle looks; default 2s
 	Loss       LossyPath
 	Duration   time.Duration // how long loss is watched
 	// Command starts the processes; it sets where their standard error goes.
@@ -243,7 +245,7 @@ func (b *Transport) idle(ctx context.Context, p *pair) (samples []Sample, err er
 			return nil, err
 		}
 	}
-	before, err := settled(ctx, p.server)
+	before, err := settled(ctx, p.server, b.Settle)
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +259,7 @@ func (b *Transport) idle(ctx context.Context, p *pair) (samples []Sample, err er
 		if r, err := p.call(ctx, step.req); r == nil || err != nil {
 			return samples, err
 		}
-		after, err := settled(ctx, p.server)
+		after, err := settled(ctx, p.server, b.Settle)
 		if err != nil {
 			return nil, err
 		}
@@ -275,10 +277,10 @@ func (b *Transport) idle(ctx context.Context, p *pair) (samples []Sample, err er
 // settled returns a process's memory once it no longer shrinks: stacks shrink from
 // one garbage collection to the next, what a handshake needed is freed when the peer
 // has confirmed it, and is returned to the system when there are no more of them.
-func settled(ctx context.Context, p *benchproc.Process) (benchproc.Memory, error) {
+func settled(ctx context.Context, p *benchproc.Process, wait time.Duration) (benchproc.Memory, error) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(2 * time.Second):
+	case <-time.After(cmp.Or(wait, 2*time.Second)):
 	}
 	m, err := p.Memory()
 	for range 10 {

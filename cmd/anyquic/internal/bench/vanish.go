@@ -63,11 +63,15 @@ func (b *MQTT) vanished(ctx context.Context, t *mqttRun) ([]Sample, error) {
 // withVanished is publishAll after subscribers have vanished, and what the
 // broker's memory has grown by, in bytes.
 func (b *MQTT) withVanished(ctx context.Context, t MQTTTarget, perSecond int) (took time.Duration, lost int64, memory float64, err error) {
-	d := &vanishingDialer{Dialer: &mqttquic.Dialer{Transport: b.Engine}}
+	engine := b.Engine
+	if t.Engine != nil {
+		engine = t.Engine
+	}
+	d := &vanishingDialer{Dialer: &mqttquic.Dialer{Transport: engine}}
 	defer d.close()
-	ghosts := *b
-	ghosts.Dialers = []client.LinkDialer{d}
-	clients, err := ghosts.connect(ctx, t, b.Vanished, "ghost", nil)
+	to := t
+	to.Dialers = []client.LinkDialer{d}
+	clients, err := b.connect(ctx, to, b.Vanished, "ghost", nil)
 	defer closeAll(clients)
 	if err != nil {
 		return 0, 0, 0, err
@@ -137,7 +141,7 @@ func (b *MQTT) publishAll(ctx context.Context, t MQTTTarget, perSecond int) (too
 		return 0, 0, err
 	}
 	took = time.Since(start)
-	if err := await(ctx, &received, int64(b.Messages)); err != nil {
+	if err := await(ctx, &received, int64(b.Messages), patience); err != nil {
 		return 0, 0, err
 	}
 	return took, int64(b.Messages) - received.Load(), nil
