@@ -29,7 +29,7 @@ race=-race
 go_test() { run_tests ${race:+"$race"} -tags "$@"; }
 
 # run_tests ARGUMENT... runs go test.
-run_tests() { go test -shuffle=on -timeout 10m "$@" || printf 'go test %s\n' "$*" >>"$results/failed"; }
+run_tests() { go test -shuffle=on -timeout 30m "$@" || printf 'go test %s\n' "$*" >>"$results/failed"; }
 
 # conformance TAGS runs package tests by itself, for the matrix that it prints.
 conformance() {
