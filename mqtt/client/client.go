@@ -302,13 +302,14 @@ func (c *Client) Disconnect(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// drain waits until nothing waits for the server or to be written, or the Client
-// has ended.
+// drain waits until nothing waits for the server or to be written, the
+// acknowledgement of the message that a handler has now included, or the Client has
+// ended.
 func (c *Client) drain(ctx context.Context) error {
 	c.mu.Lock()
 	c.closing = true
 	c.changed()
-	for !c.ended && (!c.m.idle() || c.conn != nil && (c.writing || len(c.out) > 0)) {
+	for !c.ended && (!c.m.idle() || c.conn != nil && (c.writing || len(c.out) > 0 || c.dispatch.handling.Load())) {
 		// waitRoom is woken with changed, which freed calls at least when
 		// the queue is empty.
 		if err := c.waitRoom(ctx); err != nil {

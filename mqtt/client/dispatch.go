@@ -19,6 +19,7 @@ type dispatcher struct {
 
 	delivered atomic.Uint64 // messages that handlers have returned from
 	closed    atomic.Bool   // messages are not delivered any more
+	handling  atomic.Bool   // a handler has a message that is to be acknowledged; false again with Client.mu
 	overdraft atomic.Int64  // bytes of batches that have no slot
 
 	current, spare *acknowledgement                // see begin; run only
@@ -206,12 +207,17 @@ func (d *dispatcher) deliver(b *batch) {
 			d.delivered.Add(1)
 			continue
 		}
+		d.handling.Store(true)
 		d.begin(b, qos, id)
 		c.deliver(p)
 		d.delivered.Add(1)
 		c.mu.Lock()
 		d.end()
 		c.flush()
+		d.handling.Store(false)
+		if c.closing {
+			c.changed() // for drain
+		}
 		c.unlock()
 	}
 }

@@ -351,3 +351,28 @@ func TestAnswersThatTheServerDoesNotReadAreBounded(t *testing.T) {
 		disconnect(t, c, p)
 	})
 }
+
+// Who has the message that ends his wait calls Disconnect while the handler, which told
+// him, is about to return: the server must not send that message again.
+func TestDisconnectWaitsForTheAcknowledgementOfTheMessageAtHand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t, packet.V5)
+		cfg := l.config()
+		got, proceed := make(chan struct{}), make(chan struct{})
+		cfg.OnMessage = func(*packet.Publish) {
+			got <- struct{}{}
+			<-proceed
+		}
+		c, p := dialed(t, l, cfg, &packet.Connack{})
+		p.send(inMsg("a", 1, 7))
+		<-got
+		done := make(chan error, 1)
+		go func() { done <- c.Disconnect(context.Background()) }()
+		synctest.Wait()
+		close(proceed)
+		require.Equal(t, ack(7), expect[*packet.Puback](p).Ack)
+		expect[*packet.Disconnect](p)
+		p.close()
+		require.NoError(t, <-done)
+	})
+}
