@@ -219,7 +219,7 @@ func TestAClientThatDoesNotReadIsNotWaitedFor(t *testing.T) {
 		}
 		start := time.Now()
 		require.NoError(t, s.broker.Close())
-		require.Less(t, time.Since(start), 4*time.Second)
+		require.Less(t, time.Since(start), time.Minute)
 		require.NoError(t, pub.link.CloseWithCode(mqtt.LinkNormal))
 	})
 }
