@@ -308,7 +308,7 @@ var brokerMoves = []move{
 func one1(c *packet.Connect) { c.Properties.ReceiveMaximum = packet.Some[uint16](1) }
 
 func TestEverySeriesOfTheBrokerMovesWithItsTraffic(t *testing.T) {
-	s := startServe(t, "--delayed", "--queue-bytes", "65536", "--stall-timeout", "100ms", "--hold-timeout", "1s", "--log-format", "json")
+	s := startServe(t, "--delayed", "--queue-bytes", "65536", "--stall-timeout", "100ms", "--hold-timeout", "5s", "--log-format", "json") // a scrape must meet who is held back
 	for i := range brokerMoves {
 		brokerMoves[i].run(t, s)
 	}
