@@ -91,7 +91,7 @@ func (s *site) client(proto string) *http.Client {
 func clientOf(t *testing.T, e transport.Transport, cfg *tls.Config, proto string) *http.Client {
 	t.Helper()
 	if proto == proto3 {
-		tr := &http3.Transport{Engine: e, TLS: cfg, Config: &transport.Config{HandshakeTimeout: 2 * time.Second}}
+		tr := &http3.Transport{Engine: e, TLS: cfg, Config: &transport.Config{HandshakeTimeout: time.Minute}}
 		t.Cleanup(func() { require.NoError(t, tr.Close()) })
 		return &http.Client{Transport: tr}
 	}

@@ -248,12 +248,10 @@ func TestAnAddressWithoutHostIsServedWithIPv4AndIPv6(t *testing.T) {
 
 func TestInheritedSocketsAreServed(t *testing.T) {
 	engines(t, func(t *testing.T, e transport.Transport) {
-		l, err := net.Listen("tcp", anyPort)
+		pc := listenUDPAlone(t)
+		l, err := net.Listen("tcp", pc.LocalAddr().String())
 		require.NoError(t, err)
 		defer l.Close()
-		pc, err := net.ListenPacket("udp", l.Addr().String())
-		require.NoError(t, err)
-		defer pc.Close()
 		lf, err := l.(*net.TCPListener).File()
 		require.NoError(t, err)
 		pf, err := pc.(*net.UDPConn).File()

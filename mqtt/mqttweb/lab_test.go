@@ -284,6 +284,7 @@ type loopback struct {
 	listener *mqttweb.Listener
 	tcp, web string // addresses; web is with TLS, for TCP and UDP
 	plain    string
+	h3       string      // empty without an engine
 	tls      *tls.Config // of clients
 }
 
@@ -311,8 +312,9 @@ func newLoopback(t *testing.T, e transport.Transport, cfg *mqttweb.ListenConfig,
 		h3.Transport, h3.Extensions = mqttweb.ServerConfig(nil)
 		tc, err := h3.TransportConfig()
 		require.NoError(t, err)
-		pc, err := net.ListenPacket("udp", s.web)
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0") // the number of the TCP port may be taken
 		require.NoError(t, err)
+		s.h3 = pc.LocalAddr().String()
 		ep, err := e.Open(pc, nil)
 		require.NoError(t, err)
 		ln, err := ep.Listen(tc)
@@ -336,9 +338,12 @@ func newLoopback(t *testing.T, e transport.Transport, cfg *mqttweb.ListenConfig,
 
 // url is where a scheme leads to.
 func (s *loopback) url(scheme string) *url.URL {
-	host := s.web
-	if scheme == "ws" {
+	host := s.h3
+	switch scheme {
+	case "ws":
 		host = s.plain
+	case "wss", "wss+h2":
+		host = s.web
 	}
 	return &url.URL{Scheme: scheme, Host: host, Path: mqttweb.Path}
 }

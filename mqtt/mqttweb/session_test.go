@@ -258,11 +258,11 @@ func TestABrowsersPageReachesASubscriberOnTCP(t *testing.T) {
 
 			conf := s.tls.Clone()
 			conf.NextProtos = []string{http3.ALPN}
-			conn, err := transport.DialAddr(t.Context(), e, s.web, &transport.Config{TLS: conf, Datagrams: true})
+			conn, err := transport.DialAddr(t.Context(), e, s.h3, &transport.Config{TLS: conf, Datagrams: true})
 			require.NoError(t, err)
 			defer func() { _ = conn.CloseWithError(0, "") }()
 			b := newBrowser(t, conn)
-			id, status := b.session(s.web, "https://"+s.web)
+			id, status := b.session(s.h3, "https://"+s.h3)
 			require.Equal(t, "200", status)
 			control := b.stream(append(varints(0x41, id), connectPacket...))
 			require.Zero(t, receive[*packet.Connack](b.on(control)).Code)

@@ -137,7 +137,7 @@ func TestTooManyClientsAreToldToTryAgainLater(t *testing.T) {
 func TestPagesOfOtherOriginsAreRefusedUnlessAllowed(t *testing.T) {
 	onEveryVersion(t, func(t *testing.T, e transport.Transport, scheme string) {
 		s := newLoopback(t, e, &mqttweb.ListenConfig{Origins: []string{"app.example", "https://*.pages.example", "http://[::1]:8080"}}, nil)
-		own := "https://" + s.web
+		own := "https://" + s.url(scheme).Host
 		if scheme == "ws" {
 			own = "http://" + s.plain
 		}
