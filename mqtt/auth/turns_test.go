@@ -35,7 +35,7 @@ func usersOf(t *testing.T, limits UsersLimits, byName map[string]hash) *Users {
 	return u
 }
 
-func login(u *Users, ctx context.Context, name string) error {
+func login(ctx context.Context, u *Users, name string) error {
 	_, err := u.Authenticate(ctx, &broker.Credentials{Client: broker.ClientInfo{Username: name}, HasUsername: true, Password: []byte("x")})
 	return err
 }
@@ -45,7 +45,7 @@ func TestFewPasswordsAreCheckedAtOnceFewWaitAndOthersAreRefusedAtOnce(t *testing
 		u := usersOf(t, UsersLimits{Checks: 2, Waiting: 3, Patience: 5 * time.Second}, map[string]hash{"alice": &slowHash{takes: time.Second, right: true}})
 		done := make(chan error, 10)
 		for range 10 { // known and unknown alike
-			go func() { done <- login(u, t.Context(), "alice") }()
+			go func() { done <- login(t.Context(), u, "alice") }()
 		}
 		synctest.Wait()
 		require.Equal(t, UsersStats{Refused: 5, Running: 2, Waiting: 3}, u.Stats())
@@ -53,7 +53,7 @@ func TestFewPasswordsAreCheckedAtOnceFewWaitAndOthersAreRefusedAtOnce(t *testing
 			require.Equal(t, packet.ServerBusy, (<-done).(*broker.Denied).Code)
 		}
 		began := time.Now()
-		require.ErrorIs(t, login(u, t.Context(), "mallory"), errBusy)
+		require.ErrorIs(t, login(t.Context(), u, "mallory"), errBusy)
 		require.Zero(t, time.Since(began))
 		for range 5 {
 			require.NoError(t, <-done)
@@ -66,14 +66,14 @@ func TestFewPasswordsAreCheckedAtOnceFewWaitAndOthersAreRefusedAtOnce(t *testing
 func TestNobodyWaitsForeverToHaveAPasswordChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := usersOf(t, UsersLimits{Checks: 1, Patience: time.Second}, map[string]hash{"slow": &slowHash{takes: time.Minute}})
-		go login(u, t.Context(), "slow")
+		go login(t.Context(), u, "slow")
 		synctest.Wait()
 		began := time.Now()
-		require.ErrorIs(t, login(u, t.Context(), "slow"), errBusy)
+		require.ErrorIs(t, login(t.Context(), u, "slow"), errBusy)
 		require.Equal(t, time.Second, time.Since(began))
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		require.ErrorIs(t, login(u, gone, "slow"), context.Canceled)
+		require.ErrorIs(t, login(gone, u, "slow"), context.Canceled)
 		require.Equal(t, UsersStats{Refused: 1, Running: 1}, u.Stats())
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -88,7 +88,7 @@ func TestAHashWithThreadsTakesTheirProcessorsAndNotMoreThanThereAre(t *testing.T
 			"many": &slowHash{takes: time.Second, threads: 255},
 		})
 		for _, name := range []string{"three", "one", "one", "many"} {
-			go login(u, t.Context(), name)
+			go login(t.Context(), u, name)
 			synctest.Wait()
 		}
 		require.Equal(t, 2, u.Stats().Running)

@@ -80,7 +80,7 @@ func TestClientsLoseNothingWhenTheirStreamsAreReset(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			withBrokerStats(t, nil, func(w *world, b *broker.Broker) {
-				rng := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // to be repeated
+				rng := rand.New(rand.NewPCG(seed, 1))
 				dial := func(id string, d *killerDialer) *client.Client {
 					c, err := client.Dial(w.Context(), &client.Config{
 						URL: serverURL.String(), TLS: w.clientTLS, Dialers: []client.LinkDialer{d}, ClientID: id,

@@ -39,11 +39,11 @@ func newPatience() *patience {
 	return &patience{changed: make(chan struct{}), closing: make(chan struct{}), retry: 50 * time.Millisecond}
 }
 
-// now returns why calls wait, nil if none does, and a channel for the next change.
-func (p *patience) now() (error, <-chan struct{}) {
+// now returns why calls wait, nil if none does, and a channel that the next change closes.
+func (p *patience) now() (changed <-chan struct{}, why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.err, p.changed
+	return p.changed, p.err
 }
 
 func (p *patience) set(err error) {

@@ -204,7 +204,7 @@ func (s *Store) Apply(b *store.Batch, sync bool) error {
 		}
 	}
 	for {
-		why, changed := s.patience.now()
+		changed, why := s.patience.now()
 		select {
 		case err := <-w.done:
 			s.underWay = nil
