@@ -52,7 +52,7 @@ func TestWithoutFlagsOnlyLoopbackIsOpened(t *testing.T) {
 	require.NoError(t, cfg.resolve())
 	require.Equal(t, listenConfig{
 		TCP: "127.0.0.1:1883", TLS: "127.0.0.1:8883", WS: off, WSS: "127.0.0.1:8443", WSPath: "/mqtt", HTTP3: true, Early: "connect",
-		QUIC: "127.0.0.1:14567", Metrics: "127.0.0.1:9090",
+		QUIC: "127.0.0.1:14567", Streams: 16, Metrics: "127.0.0.1:9090",
 	}, cfg.Listen)
 }
 
