@@ -195,10 +195,11 @@ func (f *benchMQTTFlags) runAll(cmd *cobra.Command, b *benchBrokers) error {
 	if errors.Is(err, context.DeadlineExceeded) && cmd.Context().Err() == nil {
 		err = fmt.Errorf("not one round within --most %v: measure less, with --messages, --duration and --idle", f.most)
 	}
-	if err != nil {
+	if len(samples) == 0 {
 		return err
 	}
-	return f.printAsked(cmd.OutOrStdout(), samples, bench.Asked(plan.Names(), samples))
+	// What the rounds before a failure have measured is worth having.
+	return errors.Join(f.printAsked(cmd.OutOrStdout(), samples, bench.Asked(plan.Names(), samples)), err)
 }
 
 // selfCommand is this program with other arguments.

@@ -168,20 +168,27 @@ func TestAWebServerThatIsBackIsAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		web, err := auth.NewWeb(auth.WebConfig{URL: "http://127.0.0.1:1/", Failures: 2, Rest: time.Minute})
 		require.NoError(t, err)
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel() // no attempt gets as far as a socket
-		ask := func() string {
+		late, cancel := context.WithTimeout(t.Context(), 0) // no attempt gets as far as a socket
+		defer cancel()
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		askAs := func(ctx context.Context) string {
 			_, err := web.Authenticate(ctx, password("a", "b"))
 			require.Error(t, err)
 			return err.Error()
 		}
-		require.Contains(t, ask(), "canceled")
-		require.Contains(t, ask(), "canceled")
+		for range 5 { // that clients go says nothing of the server
+			require.Contains(t, askAs(gone), "canceled")
+		}
+		ask := func() string { return askAs(late) }
+		require.Contains(t, ask(), "deadline")
+		require.Contains(t, ask(), "deadline")
 		require.Contains(t, ask(), "left alone")
 		time.Sleep(59 * time.Second)
 		require.Contains(t, ask(), "left alone")
 		time.Sleep(time.Second)
-		require.Contains(t, ask(), "canceled", "one finds out")
+		require.Contains(t, askAs(gone), "canceled", "one tries, and goes")
+		require.Contains(t, ask(), "deadline", "one finds out")
 		require.Contains(t, ask(), "left alone after 3")
 	})
 }

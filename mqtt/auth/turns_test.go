@@ -117,3 +117,20 @@ func TestLimitsOfUsersAreThoseOfTheMachineUnlessSaid(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, u.turns.limits.Checks)
 }
+
+// Users who are removed while they wait do not get in by the list of before.
+func TestAPasswordIsCheckedWithTheUsersOfItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alice := &slowHash{takes: time.Second, right: true}
+		u := usersOf(t, UsersLimits{Checks: 1, Patience: time.Minute}, map[string]hash{"alice": alice})
+		done := make(chan error, 2)
+		for range 2 {
+			go func() { done <- login(t.Context(), u, "alice") }()
+			synctest.Wait()
+		}
+		others := &slowHash{takes: time.Second, right: true}
+		u.list.Store(&userList{byName: map[string]hash{"bob": others}, all: []hash{others}})
+		require.NoError(t, <-done)
+		require.ErrorIs(t, <-done, ErrNotMine)
+	})
+}

@@ -114,12 +114,8 @@ func (u *Users) Authenticate(ctx context.Context, c *broker.Credentials) (broker
 	if !c.HasUsername || c.Password == nil {
 		return broker.Identity{}, ErrNotMine
 	}
-	list := u.list.Load()
-	h, known := list.byName[c.Client.Username]
-	if !known {
-		h = list.all[u.pick(c.Client.Username, len(list.all))]
-	}
-	if err := u.turns.take(ctx, h.processors()); err != nil {
+	h, known, err := u.turn(ctx, c.Client.Username)
+	if err != nil {
 		return broker.Identity{}, err
 	}
 	defer u.turns.give(h.processors())
@@ -131,6 +127,24 @@ func (u *Users) Authenticate(ctx context.Context, c *broker.Credentials) (broker
 		return broker.Identity{}, errPassword
 	}
 	return broker.Identity{Username: c.Client.Username}, nil
+}
+
+// turn waits until a password may be checked, and returns the hash to check it with,
+// which is the user's, if known, at that time: the file may be read again meanwhile.
+func (u *Users) turn(ctx context.Context, name string) (h hash, known bool, err error) {
+	for {
+		list := u.list.Load()
+		if h, known = list.byName[name]; !known {
+			h = list.all[u.pick(name, len(list.all))]
+		}
+		if err := u.turns.take(ctx, h.processors()); err != nil {
+			return nil, false, err
+		}
+		if u.list.Load() == list {
+			return h, known, nil
+		}
+		u.turns.give(h.processors())
+	}
 }
 
 // pick chooses one of n for an unknown user, always the same.

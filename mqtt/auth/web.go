@@ -185,6 +185,10 @@ func (w *Web) Authenticate(ctx context.Context, c *broker.Credentials) (broker.I
 		return broker.Identity{}, err
 	}
 	a, err := w.ask(ctx, c)
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		w.abandoned()
+		return broker.Identity{}, err
+	}
 	w.done(time.Now(), err)
 	if err != nil {
 		return broker.Identity{}, err
@@ -218,6 +222,13 @@ func (w *Web) admit(now time.Time) error {
 	}
 	w.trying = true
 	return nil
+}
+
+// abandoned is done for a question whose client has gone: that says nothing of the server.
+func (w *Web) abandoned() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.trying = false
 }
 
 func (w *Web) done(now time.Time, err error) {

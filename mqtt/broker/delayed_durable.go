@@ -44,10 +44,7 @@ func (d *durable) undelay(e *delayedMessage) {
 func (s *delayedStore) restore(r *store.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := &delayedMessage{m: r.Message, asked: r.Asked, due: r.Due, id: r.Number}
-	if r.Client != nil {
-		e.who = restoreInfo(r)
-	}
+	e := &delayedMessage{m: r.Message, who: restoreInfo(r), asked: r.Asked, due: r.Due, id: r.Number}
 	e.size = e.cost()
 	s.push(e)
 }

@@ -422,6 +422,9 @@ func (q *Quotas) check() error {
 		if !p.IsValid() {
 			return errors.New("broker: Quotas.Allow and Quotas.Deny: a network is not valid")
 		}
+		if p.Addr().Is4In6() { // which no address is in: they are compared as IPv4
+			return fmt.Errorf("broker: Quotas.Allow and Quotas.Deny: %v is to be written as a network of IPv4", p)
+		}
 	}
 	return nil
 }

@@ -184,4 +184,6 @@ func TestNetworksThatAreNotAllowedAreClosedBeforeAnythingIsRead(t *testing.T) {
 	dialFrom(t, b, "[2001:db8::1]:1").closed()
 	_, err := broker.New(&broker.Config{Quotas: broker.Quotas{Deny: make([]netip.Prefix, 1)}})
 	require.ErrorContains(t, err, "not valid")
+	_, err = broker.New(&broker.Config{Quotas: broker.Quotas{Deny: networks("::ffff:192.0.2.0/120")}})
+	require.ErrorContains(t, err, "network of IPv4")
 }

@@ -382,3 +382,32 @@ func TestRulesAreAboutTheTopicsThatClientsNameAndNotWhatTheyBecome(t *testing.T)
 		require.NoError(t, next.Close())
 	})
 }
+
+// Whoever comes while the session of before waits for the Authorizer, with its will,
+// does not make the broker forget which subscriptions end with it.
+func TestASessionThatEndsWithAWillTakesItsSubscriptionsAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rules := newRuleBook()
+		b := guarded(t, rules)
+		c := connect(t, b, "c", user("alice"), will("gone", "x", 0))
+		c.subscribe(packet.Subscription{Filter: "a"}, packet.Subscription{Filter: "b/#"})
+		require.Equal(t, 2, b.Stats().Subscriptions)
+		asked, answer := make(chan struct{}), make(chan struct{})
+		rules.mu.Lock()
+		rules.asking = func(_ broker.Action, name string) {
+			if name == "gone" {
+				close(asked)
+				<-answer
+			}
+		}
+		rules.mu.Unlock()
+		c.conn.Close()
+		<-asked
+		again := connect(t, b, "c", user("alice"))
+		close(answer)
+		synctest.Wait()
+		require.Zero(t, b.Stats().Subscriptions)
+		again.close()
+		require.NoError(t, b.Close())
+	})
+}

@@ -49,12 +49,13 @@ func (b *Broker) Close() error {
 		cn.link.CloseWithCode(mqtt.LinkNormal)
 	}
 	bounded := b.durable.bound()
-	defer bounded()
 	b.running.Wait()
 	b.background.Wait()
+	bounded()
 	b.endOnce.Do(func() {
 		b.authHooks.wait(b.cfg.DrainTimeout)
 		b.aclHooks.wait(b.cfg.DrainTimeout)
+		defer b.durable.bound()() // for which hooks have taken no time
 		b.wheel.Close()
 		b.durable.close()
 		close(b.ended)

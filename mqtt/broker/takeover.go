@@ -43,7 +43,9 @@ func (cn *conn) takeover(old *client, cleanStart bool, now time.Time) (*client, 
 	if !old.s.Ended() {
 		return old, fx
 	}
-	old.gone, old.ending = true, filters
+	if !old.gone { // or another is about to forget it, with the filters that it had
+		old.gone, old.ending = true, filters
+	}
 	old.mu.Unlock()
 	return nil, fx
 }

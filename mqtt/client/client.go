@@ -281,7 +281,8 @@ func (c *Client) unusable() error {
 // waits a second at most for the server to close. When ctx is done it waits for
 // nothing in flight any more, and returns the context's error; the messages that
 // this leaves behind end with a [*PublishError].
-// It must not be called from a handler, which it waits for.
+// Messages of QoS 1 and 2 that come when nothing is in flight any more stay with the
+// server. It must not be called from a handler, which it waits for.
 func (c *Client) Disconnect(ctx context.Context) error {
 	err := c.drain(ctx)
 	c.leave()
@@ -303,13 +304,13 @@ func (c *Client) Disconnect(ctx context.Context) error {
 }
 
 // drain waits until nothing waits for the server or to be written, the
-// acknowledgement of the message that a handler has now included, or the Client has
+// acknowledgement of the message that a handler has then included, or the Client has
 // ended.
 func (c *Client) drain(ctx context.Context) error {
 	c.mu.Lock()
 	c.closing = true
 	c.changed()
-	for !c.ended && (!c.m.idle() || c.conn != nil && (c.writing || len(c.out) > 0 || c.dispatch.handling.Load())) {
+	for !c.ended && (!c.m.idle() || c.unfinished()) {
 		// waitRoom is woken with changed, which freed calls at least when
 		// the queue is empty.
 		if err := c.waitRoom(ctx); err != nil {
@@ -322,6 +323,14 @@ func (c *Client) drain(ctx context.Context) error {
 		cn.finishStreams(ctx)
 	}
 	return nil
+}
+
+// unfinished reports whether something is to be written, or will be when a handler
+// returns. From now on no handler gets a message that would be acknowledged: on a busy
+// topic that would have no end. mu is held.
+func (c *Client) unfinished() bool {
+	c.dispatch.leaving.Store(true)
+	return c.conn != nil && (c.writing || len(c.out) > 0 || c.dispatch.handling.Load())
 }
 
 // Close ends the Client at once, without a DISCONNECT: the server publishes the

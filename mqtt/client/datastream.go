@@ -24,6 +24,7 @@ type dataStream struct {
 	stream   mqtt.Stream // nil until it is open
 	out      []byte      // encoded packets that the writer has not taken
 	answers  int         // bytes in out that are no messages
+	flights  int         // bytes in out of messages with QoS 1 and 2
 	qos0     int         // messages with QoS 0 in out
 	fin      bool        // what is in out is the last
 	over     bool        // it is lost, or its place is taken back
@@ -67,6 +68,8 @@ func (cn *conn) onStream(o *outgoing) {
 		cn.c.stats.MessagesSent++
 		if o.flight.qos == packet.AtMostOnce {
 			d.qos0++
+		} else {
+			d.flights += len(out) - len(d.out)
 		}
 	} else {
 		d.answers += len(out) - len(d.out)
@@ -75,13 +78,13 @@ func (cn *conn) onStream(o *outgoing) {
 	d.wakeWriter()
 }
 
-// unwritten returns how many bytes wait for the writers of data streams. They are more
-// than what is in the queue if the server has acknowledged messages that it cannot
-// have read. mu is held.
+// unwritten returns how many bytes of messages with QoS 1 and 2 wait for the writers of
+// data streams. They are more than what is in the queue if the server has acknowledged
+// messages that it cannot have read. mu is held.
 func (c *Client) unwritten() (n int) {
 	if c.conn != nil {
 		for _, d := range c.conn.data {
-			n += len(d.out)
+			n += d.flights
 		}
 	}
 	return n
@@ -132,7 +135,7 @@ func (d *dataStream) run() {
 		c.mu.Lock()
 		taken, d.out = d.out, taken[:0]
 		qos0, fin, over := d.qos0, d.fin, d.over
-		d.qos0, d.answers = 0, 0
+		d.qos0, d.answers, d.flights = 0, 0, 0
 		noted := c.noted()
 		c.changed() // there is room
 		c.mu.Unlock()
@@ -222,7 +225,7 @@ func (d *dataStream) drop() {
 	d.over = true
 	delete(d.cn.data, d.id)
 	c.stats.MessagesLost += uint64(d.qos0)
-	d.out, d.qos0, d.answers = nil, 0, 0
+	d.out, d.qos0, d.answers, d.flights = nil, 0, 0, 0
 	d.wakeWriter()
 	if c.conn == d.cn && !d.fin {
 		d.repaired = true

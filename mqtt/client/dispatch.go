@@ -20,6 +20,7 @@ type dispatcher struct {
 	delivered atomic.Uint64 // messages that handlers have returned from
 	closed    atomic.Bool   // messages are not delivered any more
 	handling  atomic.Bool   // a handler has a message that is to be acknowledged; false again with Client.mu
+	leaving   atomic.Bool   // messages that are to be acknowledged are not delivered any more
 	overdraft atomic.Int64  // bytes of batches that have no slot
 
 	current, spare *acknowledgement                // see begin; run only
@@ -208,12 +209,17 @@ func (d *dispatcher) deliver(b *batch) {
 			continue
 		}
 		d.handling.Store(true)
-		d.begin(b, qos, id)
-		c.deliver(p)
-		d.delivered.Add(1)
+		leaving := d.leaving.Load() // behind the Store: either sees what the other does
+		if !leaving {
+			d.begin(b, qos, id)
+			c.deliver(p)
+			d.delivered.Add(1)
+		}
 		c.mu.Lock()
-		d.end()
-		c.flush()
+		if !leaving { // or the message stays the server's
+			d.end()
+			c.flush()
+		}
 		d.handling.Store(false)
 		if c.closing {
 			c.changed() // for drain

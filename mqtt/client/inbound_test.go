@@ -376,3 +376,30 @@ func TestDisconnectWaitsForTheAcknowledgementOfTheMessageAtHand(t *testing.T) {
 		require.NoError(t, <-done)
 	})
 }
+
+// The messages behind the one at hand are the server's: on a busy topic they have no end.
+func TestDisconnectWaitsForNoFurtherMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t, packet.V5)
+		cfg := l.config()
+		got, proceed := make(chan string, 10), make(chan struct{})
+		cfg.OnMessage = func(p *packet.Publish) {
+			got <- p.Topic
+			<-proceed
+		}
+		c, p := dialed(t, l, cfg, &packet.Connack{})
+		for i, topic := range []string{"a", "b", "c"} {
+			p.send(inMsg(topic, packet.QoS(1+i%2), uint16(7+i)))
+		}
+		require.Equal(t, "a", <-got)
+		done := make(chan error, 1)
+		go func() { done <- c.Disconnect(context.Background()) }()
+		synctest.Wait()
+		proceed <- struct{}{}
+		require.Equal(t, ack(7), expect[*packet.Puback](p).Ack)
+		expect[*packet.Disconnect](p)
+		p.close()
+		require.NoError(t, <-done)
+		require.Empty(t, got)
+	})
+}

@@ -100,7 +100,8 @@ func (p *Plan) steps() []step {
 }
 
 // Run measures rounds. It begins none that would not end before ctx's deadline, by
-// what the longest so far has taken, and returns the rounds that are complete.
+// what the longest so far has taken, and returns the rounds that are complete, with an
+// error too.
 func (p *Plan) Run(ctx context.Context, rounds int) (samples []Sample, err error) {
 	steps := p.steps()
 	start := time.Now()
@@ -120,7 +121,7 @@ func (p *Plan) Run(ctx context.Context, rounds int) (samples []Sample, err error
 				return samples, nil
 			}
 			if err != nil {
-				return nil, errors.Join(ctx.Err(), err)
+				return samples, errors.Join(ctx.Err(), fmt.Errorf("round %d: %w", round, err))
 			}
 			got = append(got, of...)
 		}
