@@ -20,18 +20,23 @@ const (
 var allThrottles = [...]string{ThrottledClient, ThrottledAddr, ThrottledListener, ThrottledAll}
 
 // A sharedRate holds several clients together to a number of messages and of bytes
-// a second. Those above it wait, one behind the other: what a client that goes away
-// would still have sent is no debt of the others.
+// a second. Those above it wait, one behind the other, and pay when their packet is
+// let through: what a client that goes away would still have sent is no debt of the
+// others. Who has gone gives up its turn as soon as its Link ends. QUIC's does with the
+// connection; TCP's does not while nothing is read, and what came before the end is
+// not to be lost: it is let through in its turn.
 type sharedRate struct {
 	index           int                          // of its counter
 	messages, bytes atomic.Pointer[rate.Limiter] // nil: no limit
 	turn            chan struct{}                // who has put something in waits for the rate
+	changed         chan struct{}                // holds something: whose turn it is must look again
 	waiting         atomic.Int64
 }
 
 func (s *sharedRate) init(index int) {
 	s.index = index
 	s.turn = make(chan struct{}, 1)
+	s.changed = make(chan struct{}, 1)
 }
 
 // set changes the rates. Broker.mu is held, or nobody knows s yet.
@@ -43,7 +48,7 @@ func (s *sharedRate) set(messages, bytes float64, maxPacket uint32) {
 			return
 		}
 		l.SetBurst(max(l.Burst(), least))
-		if old := p.Load(); old != nil { // its debt stays
+		if old := p.Load(); old != nil { // what it has let through counts
 			old.SetLimit(l.Limit())
 			old.SetBurst(l.Burst())
 			return
@@ -52,6 +57,10 @@ func (s *sharedRate) set(messages, bytes float64, maxPacket uint32) {
 	}
 	change(&s.messages, messages, 1)
 	change(&s.bytes, bytes, largest(maxPacket))
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
 }
 
 // recovered reports whether nothing would be forgotten with s.
@@ -64,44 +73,69 @@ func (s *sharedRate) recovered(now time.Time) bool {
 	return true
 }
 
-// A toll is what a packet takes of a rate.
+// A toll is what a packet has yet to pay of a rate.
 type toll struct {
-	l *rate.Limiter // nil: nothing
-	n int
+	rate *atomic.Pointer[rate.Limiter] // which may change until it is paid
+	n    int                           // 0: nothing
+}
+
+// due returns what the rate takes now, nil and 0 for nothing. A packet that is larger
+// than a rate which has become less takes all that it has.
+func (t *toll) due() (*rate.Limiter, int) {
+	l := t.rate.Load()
+	if l == nil || t.n == 0 {
+		return nil, 0
+	}
+	return l, min(t.n, l.Burst())
+}
+
+// paid reports whether nothing has to be paid any more, and pays if the rate allows it.
+func (t *toll) paid(now time.Time) bool {
+	l, n := t.due()
+	if l != nil && !l.AllowN(now, n) {
+		return false
+	}
+	t.n = 0
+	return true
+}
+
+// in returns after what time to try to pay; it is 0 if that is now.
+func (t *toll) in(now time.Time) time.Duration {
+	l, n := t.due()
+	if l == nil {
+		return 0
+	}
+	missing := float64(n) - l.TokensAt(now)
+	if missing <= 0 {
+		return 0
+	}
+	// A rate may be so small that a Duration does not hold what it takes, and the time
+	// that is missing so short that it rounds to none.
+	seconds := min(missing/float64(l.Limit()), time.Hour.Seconds())
+	return max(time.Duration(seconds*float64(time.Second)), time.Microsecond)
 }
 
 // share waits until a packet is within a rate of several clients. It reports false
 // if the connection ends first.
 func (in *inlet) share(s *sharedRate, p packet.Packet, size int) bool {
-	var messages, bytes toll
-	if l := s.messages.Load(); l != nil {
-		if _, ok := p.(*packet.Publish); ok {
-			messages = toll{l, 1}
+	messages, bytes := toll{rate: &s.messages}, toll{&s.bytes, size}
+	if _, ok := p.(*packet.Publish); ok {
+		messages.n = 1
+	}
+	if l, _ := messages.due(); l == nil {
+		if l, _ := bytes.due(); l == nil {
+			return true
 		}
-	}
-	if l := s.bytes.Load(); l != nil {
-		bytes = toll{l, size}
-	}
-	if messages.l == nil && bytes.l == nil {
-		return true
 	}
 	if s.waiting.Load() == 0 {
 		// Not the source's time, which may be of a while ago: a limiter must not
 		// be told of times in another order.
 		now := time.Now()
-		if messages.paid(now) {
-			messages = toll{}
-			if bytes.paid(now) {
-				return true
-			}
+		if messages.paid(now) && bytes.paid(now) {
+			return true
 		}
 	}
 	return in.shareInTurn(s, messages, bytes)
-}
-
-// paid reports whether the rate has what t takes, and takes it.
-func (t toll) paid(now time.Time) bool {
-	return t.l == nil || t.l.AllowN(now, min(t.n, t.l.Burst()))
 }
 
 // shareInTurn is share for a packet that has to wait: for those before it, or for
@@ -119,8 +153,17 @@ func (in *inlet) shareInTurn(s *sharedRate, messages, bytes toll) bool {
 		case <-cn.b.ctx.Done():
 			return false
 		}
-		now := time.Now()
-		return cn.pass(max(take(messages.l, now, messages.n), take(bytes.l, now, bytes.n)))
+		for {
+			now := time.Now()
+			d := max(messages.in(now), bytes.in(now))
+			// Both at once: who goes away between them would have paid for nothing.
+			if d == 0 && messages.paid(now) && bytes.paid(now) {
+				return true
+			}
+			if !cn.pass(d, s.changed) {
+				return false
+			}
+		}
 	})
 }
 
@@ -138,8 +181,9 @@ func (in *inlet) heldBack(why int, wait func() bool) bool {
 	return wait()
 }
 
-// pass lets time pass. It reports false if the connection ends first.
-func (cn *conn) pass(d time.Duration) bool {
+// pass lets time pass, less if something comes from enough, which may be nil. It
+// reports false if the connection ends first.
+func (cn *conn) pass(d time.Duration, enough <-chan struct{}) bool {
 	if d <= 0 {
 		return true
 	}
@@ -147,6 +191,8 @@ func (cn *conn) pass(d time.Duration) bool {
 	defer t.Stop()
 	select {
 	case <-t.C:
+		return true
+	case <-enough:
 		return true
 	case <-cn.link.Context().Done():
 	case <-cn.b.ctx.Done():

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"bytes"
+	"context"
 	"net"
 	"net/netip"
 	"sync"
@@ -9,11 +10,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/mqtt/broker"
 	"github.com/anyquic/anyquic/mqtt/packet"
+	"github.com/anyquic/anyquic/mqtt/session"
 )
 
 // A pipeListener accepts what is put into it.
@@ -101,23 +104,109 @@ func TestClientsShareTheRatesOfTheirAddressTheirListenerAndTheBroker(t *testing.
 	}
 }
 
+// aPacketOfOneMiB takes all that a rate of bytes has at once.
+func aPacketOfOneMiB(topic string) *packet.Publish {
+	return &packet.Publish{Topic: topic, Payload: make([]byte, 1<<20-100), QoS: 1, PacketID: 1}
+}
+
+func TestAChangeOfASharedRateHoldsAtOnceForThoseWhoWaitForIt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		to   *broker.Config
+		last time.Duration // until the last of three is let through
+	}{
+		"none":                    {nil, 0},
+		"more":                    {&broker.Config{Quotas: broker.Quotas{TotalByteRate: 1 << 20}}, 3 * time.Second},
+		"less than what they are": {&broker.Config{Quotas: broker.Quotas{TotalByteRate: 1000}, Limits: session.Limits{MaximumPacketSize: 1000}}, 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBroker(t, &broker.Config{Quotas: broker.Quotas{TotalByteRate: 1000}})
+				first := connect(t, b, "first")
+				first.send(aPacketOfOneMiB("big"))
+				receive[*packet.Puback](first)
+				var all sync.WaitGroup
+				for range 3 { // a quarter of an hour each
+					c := connect(t, b, "")
+					c.send(aPacketOfOneMiB("big"))
+					all.Go(func() {
+						p, err := c.read()
+						assert.NoError(t, err)
+						assert.IsType(t, new(packet.Puback), p)
+					})
+				}
+				time.Sleep(time.Second)
+				began := time.Now()
+				require.NoError(t, b.Reconfigure(tt.to))
+				all.Wait()
+				require.LessOrEqual(t, time.Since(began), tt.last+50*time.Millisecond)
+				require.GreaterOrEqual(t, time.Since(began), tt.last*9/10-time.Second)
+				b.Close()
+			})
+		})
+	}
+}
+
 func TestWhoGoesAwayWhileItWaitsForASharedRateIsNoDebtOfTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(t, &broker.Config{Quotas: broker.Quotas{TotalByteRate: 1 << 20}})
+		b := newBroker(t, &broker.Config{Quotas: broker.Quotas{TotalMessageRate: 1, TotalByteRate: 1 << 20}})
 		sub := connect(t, b, "sub")
 		sub.subscribe(packet.Subscription{Filter: "t"})
-		big := encode(t, packet.V5, &packet.Publish{Topic: "big", Payload: make([]byte, 1<<20-100)})
-		connect(t, b, "first").send(&packet.Publish{Topic: "big", Payload: make([]byte, 1<<20-100)})
+		first := connect(t, b, "first")
+		first.send(aPacketOfOneMiB("big"))
+		receive[*packet.Puback](first)
+		var links []mqtt.Link
+		var ends []chan struct{}
 		for range 20 {
-			c := connect(t, b, "")
-			go c.conn.Write(big)
-			synctest.Wait()
-			c.close()
+			ours, theirs := net.Pipe()
+			defer ours.Close()
+			link := mqtt.NewConnLink(theirs, mqtt.QUIC)
+			c := &peer{t: t, conn: ours, r: mqtt.NewReader(ours, 0), v: packet.V5, end: make(chan struct{})}
+			go func() {
+				defer close(c.end)
+				b.ServeLink(context.Background(), link)
+			}()
+			require.Equal(t, packet.Success, c.connect("").Code)
+			c.send(aPacketOfOneMiB("big"))
+			links, ends = append(links, link), append(ends, c.end)
 		}
+		synctest.Wait()
+		require.EqualValues(t, 20, b.Stats().Throttled[broker.ThrottledAll], "all wait")
+		time.Sleep(500 * time.Millisecond)
+
+		// The carrier notices that its peer is gone, and has the Link end.
 		began := time.Now()
+		for _, link := range links {
+			link.CloseWithCode(mqtt.LinkNormal)
+		}
+		for _, end := range ends {
+			<-end
+		}
+		require.Zero(t, time.Since(began), "nobody keeps its turn")
 		connect(t, b, "pub").send(&packet.Publish{Topic: "t", Payload: []byte("m")})
 		sub.message("t", "m")
-		require.LessOrEqual(t, time.Since(began), 21*time.Second/10, "twenty seconds' worth of bytes have gone away")
+		require.InDelta(t, 500*time.Millisecond, time.Since(began), float64(50*time.Millisecond), "what was left of the first's second")
+		b.Close()
+	})
+}
+
+func TestWhatATCPClientSentBeforeItWentAwayIsLetThroughInItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, &broker.Config{Quotas: broker.Quotas{TotalMessageRate: 1}})
+		sub := connect(t, b, "sub")
+		sub.subscribe(packet.Subscription{Filter: "t"})
+		began := time.Now()
+		for _, payload := range []string{"stays", "goes", "next"} {
+			c := connect(t, b, payload)
+			c.send(&packet.Publish{Topic: "t", Payload: []byte(payload)})
+			synctest.Wait()
+			if payload == "goes" {
+				c.conn.Close()
+			}
+		}
+		for i, payload := range []string{"stays", "goes", "next"} {
+			sub.message("t", payload)
+			require.InDelta(t, time.Duration(i)*time.Second, time.Since(began), float64(50*time.Millisecond))
+		}
 		b.Close()
 	})
 }

@@ -61,13 +61,12 @@ func take(l *rate.Limiter, now time.Time, n int) time.Duration {
 }
 
 // throttled waits until a packet is within its client's rates, and those that it
-// shares with others. It reports false
-// if the connection ends first. No lock is held: meanwhile nothing is read, and
-// flow control holds the client back.
+// shares with others. It reports false if the connection ends first. No lock is held:
+// meanwhile nothing is read, and flow control holds the client back.
 func (in *inlet) throttled(p packet.Packet, size int) bool {
 	cn := in.cn
 	if d := cn.throttle.delay(in.src.now, p, size); d > 0 {
-		if !in.heldBack(0, func() bool { return cn.pass(d) }) {
+		if !in.heldBack(0, func() bool { return cn.pass(d, nil) }) {
 			return false
 		}
 	}
