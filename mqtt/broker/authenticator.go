@@ -95,7 +95,8 @@ func (a Action) String() string {
 // decision on a filter holds for as long as the subscription, and is taken
 // again when the session is resumed and by [Broker.Reauthorize], which is to be
 // called after Revision has changed. Wills and delayed messages are decided on when
-// they are due as well, when their client may have gone: see ClientInfo.Offline.
+// they are due as well, when their client may have gone: see ClientInfo.Offline. A
+// failure denies a will then as well, but never a delayed message, which waits.
 // Topics and filters are those that the client names, before they are rewritten.
 type Authorizer interface {
 	Authorize(ctx context.Context, c *ClientInfo, a Action, topic string) (bool, error)

@@ -17,9 +17,10 @@ import (
 // Delayed bounds delayed publishing, which EMQX has introduced: what is published to
 // "$delayed/SECONDS/TOPIC" is acknowledged at once and published to TOPIC that much
 // later, as if it had been published then: its Message Expiry Interval counts from
-// there, and a retained message is retained then. What is not due when the
-// broker ends is lost without a Store; with one it is published in time by the next
-// start, or at once if that comes later. Without delayed publishing such a topic is refused with
+// there, and a retained message is retained then. If the Authorizer fails when one is
+// due, it is asked again until it answers, and those that are due after it wait. What
+// is not published when the broker ends is lost without a Store; with one it is
+// published in time by the next start, or at once if that comes later. Without delayed publishing such a topic is refused with
 // Topic Name invalid (0x90), as is one whose SECONDS are no number, or too many, or
 // whose TOPIC is no topic name.
 type Delayed struct {
@@ -95,10 +96,11 @@ type delayedStore struct {
 	timer timerwheel.Timer // for the first of heap
 
 	mu        sync.Mutex
-	heap      delayedHeap // guarded by mu
-	seq       uint64      // guarded by mu; of the last one added
-	bytes     int64       // guarded by mu
-	releasing bool        // guarded by mu; a goroutine publishes what is due
+	heap      delayedHeap   // guarded by mu
+	seq       uint64        // guarded by mu; of the last one added
+	bytes     int64         // guarded by mu
+	releasing bool          // guarded by mu; a goroutine publishes what is due
+	pause     time.Duration // guarded by mu; how long the last question waited to be asked again; 0: it was answered
 }
 
 type delayedMessage struct {
@@ -110,6 +112,13 @@ type delayedMessage struct {
 	size  int64  // bytes
 	id    uint64 // in the store
 }
+
+// How long to wait before the Authorizer is asked again about a message, when that could
+// not be found out: twice as long each time.
+const (
+	minDelayedPause = 100 * time.Millisecond
+	maxDelayedPause = 10 * time.Second
+)
 
 // delayedOverhead is about what the store needs for a message besides its bytes.
 const delayedOverhead = 256
@@ -192,9 +201,15 @@ func (s *delayedStore) release() {
 		if e == nil {
 			break
 		}
-		if s.b.mayStill(&src, e.who, e.asked) {
+		ok, err := s.b.mayStill(s.b.ctx, &src, e.who, e.asked)
+		if err != nil {
+			s.putBack(e)
+			break
+		}
+		if s.answered(); ok {
 			s.publish(&src, e)
 		} else {
+			s.b.count.dropDenied.Add(1)
 			s.b.durable.undelay(e)
 		}
 		if burst%maxBurst == 0 {
@@ -220,6 +235,28 @@ func (s *delayedStore) take(now time.Time) *delayedMessage {
 	e := heap.Pop(&s.heap).(*delayedMessage)
 	s.bytes -= e.size
 	return e
+}
+
+// putBack is for a message about which nothing could be found out. It was acknowledged,
+// so it stays where it was, before what is due after it, and release ends until it is
+// time to ask again; the next start asks if the broker ends before.
+func (s *delayedStore) putBack(e *delayedMessage) {
+	closing := s.b.isClosing()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	heap.Push(&s.heap, e)
+	s.bytes += e.size
+	s.releasing = false
+	s.pause = min(max(2*s.pause, minDelayedPause), maxDelayedPause)
+	if !closing {
+		s.timer.Reset(time.Now().Add(s.pause))
+	}
+}
+
+func (s *delayedStore) answered() {
+	s.mu.Lock()
+	s.pause = 0
+	s.mu.Unlock()
 }
 
 // A delayedHeap has the message that is due next at the top, and of several the one

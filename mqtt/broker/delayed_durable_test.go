@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -130,6 +131,95 @@ func TestADelayedMessageOfTheStoreIsAuthorizedWhenItIsDue(t *testing.T) {
 		connect(t, b, "sub").close()
 		require.NoError(t, b.Close())
 		require.Equal(t, 1, m.Len(), "the epoch")
+	})
+}
+
+// asking returns an Authorizer that allows everything but answers by hook when it is
+// asked whether a client may publish to x.
+func asking(hook func(context.Context) (bool, error)) *aclFunc {
+	return &aclFunc{f: func(ctx context.Context, _ *broker.ClientInfo, a broker.Action, topic string) (bool, error) {
+		if a == broker.ActionPublish && topic == "x" {
+			return hook(ctx)
+		}
+		return true, nil
+	}}
+}
+
+func TestADelayedMessageStaysIfTheBrokerClosesWhileItIsAskedAbout(t *testing.T) {
+	for name, said := range map[string]func(context.Context) (bool, error){
+		"error":  func(ctx context.Context) (bool, error) { return false, ctx.Err() },
+		"denied": func(context.Context) (bool, error) { return false, nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := store.NewMemory(nil)
+				var slow, asked atomic.Bool
+				acl := asking(func(ctx context.Context) (bool, error) {
+					if slow.Load() {
+						asked.Store(true)
+						<-ctx.Done()
+						return said(ctx)
+					}
+					return true, nil
+				})
+				start := func() *broker.Broker {
+					return newBroker(t, &broker.Config{ACL: acl, Store: m, Delayed: broker.Delayed{Enabled: true}})
+				}
+				b := start()
+				connect(t, b, "sub", keep(3600)).subscribed("#")
+				require.Equal(t, packet.Success, connect(t, b, "pub").puback(&packet.Publish{Topic: "$delayed/1/x", Payload: []byte("kept")}))
+				slow.Store(true)
+				time.Sleep(2 * time.Second)
+				require.True(t, asked.Load())
+				require.NoError(t, b.Close())
+				require.Zero(t, b.Stats().Dropped[broker.DropDenied])
+				next := m.Restart(nil)
+				require.NoError(t, m.Close())
+				m = next
+				slow.Store(false)
+				b = start()
+				sub := dial(t, b)
+				require.True(t, sub.connect("sub", keep(3600), resume).SessionPresent)
+				sub.message("x", "kept")
+				require.NoError(t, b.Close())
+				require.NoError(t, m.Close())
+			})
+		})
+	}
+}
+
+func TestDelayedMessagesWaitForAnAuthorizerThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var failing atomic.Bool
+		acl := asking(func(ctx context.Context) (bool, error) {
+			if failing.Load() {
+				<-ctx.Done()
+				return false, ctx.Err()
+			}
+			return true, nil
+		})
+		m := store.NewMemory(nil)
+		b := newBroker(t, &broker.Config{ACL: acl, Store: m, Delayed: broker.Delayed{Enabled: true}})
+		sub := connect(t, b, "sub")
+		sub.subscribe(packet.Subscription{Filter: "#", QoS: 1})
+		pub := connect(t, b, "pub")
+		for i := range 5 {
+			pub.publish(fmt.Sprintf("$delayed/%d/x", 1+i/2), fmt.Sprint(i), 1)
+		}
+		failing.Store(true)
+		sub.silent(time.Hour)
+		now := b.Stats()
+		require.GreaterOrEqual(t, now.Delayed, 4, "one may be being asked about")
+		require.Less(t, now.HooksFailed, uint64(3600/5), "there are pauses")
+		failing.Store(false)
+		for i := range 5 {
+			sub.message("x", fmt.Sprint(i))
+		}
+		now = b.Stats()
+		require.Zero(t, now.Delayed)
+		require.Zero(t, now.DelayedBytes)
+		require.Zero(t, now.Dropped[broker.DropDenied])
+		require.NoError(t, b.Close())
 	})
 }
 

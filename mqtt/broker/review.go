@@ -161,33 +161,38 @@ func (b *Broker) revision() uint64 {
 }
 
 // mayStill reports whether a client, who need not be there any more, may publish to a
-// topic now: for what it has asked for earlier. No lock is held; it may take as long as
-// Config.HookTimeout.
-func (b *Broker) mayStill(src *source, who *ClientInfo, name string) bool {
+// topic now: for what it has asked for earlier. An error, which has been logged, means
+// that it could not be found out, as when ctx is done. No lock is held; it may take as
+// long as Config.HookTimeout.
+func (b *Broker) mayStill(ctx context.Context, src *source, who *ClientInfo, name string) (bool, error) {
 	if b.cfg.ACL == nil {
-		return true
+		return true, nil
 	}
 	src.flush() // whoever has output from this source must not wait with us
 	if src.cn != nil {
 		src.cn.holds.Add(1)
 	}
-	ok, _ := b.authorize(b.ctx, who, ActionPublish, name) // an error denies, and is logged
+	ok, err := b.authorize(ctx, who, ActionPublish, name)
+	if err == nil && !ok {
+		err = ctx.Err() // it may have said no because nobody waits any more
+	}
 	src.now = time.Now()
 	if src.cn != nil {
 		src.cn.release(src.now)
 	}
-	if !ok {
-		b.count.dropDenied.Add(1)
-	}
-	return ok
+	return ok, err
 }
 
-// mayWill is mayStill for a will that is due.
+// mayWill is mayStill for a will that is due. What cannot be found out is denied.
 func (b *Broker) mayWill(src *source, c *client, p *packet.Publish) bool {
 	who := src.setter
 	if who == nil {
 		who = c.identity()
 	}
 	_, name := splitDelayed(p.Topic)
-	return b.mayStill(src, who, name)
+	ok, _ := b.mayStill(b.ctx, src, who, name)
+	if !ok {
+		b.count.dropDenied.Add(1)
+	}
+	return ok
 }
