@@ -109,7 +109,7 @@ func New(cfg *Config) (*Broker, error) {
 	b.retained.init(c.MaxRetained, c.MaxRetainedBytes)
 	b.wheel = timerwheel.New(wheelTick)
 	b.delayed.init(b, c.Delayed)
-	b.wills.b = b
+	b.wills.init(b)
 	if b.durable = b.openDurable(); b.durable != nil {
 		b.retained.durable = b.durable // before what is loaded may expire
 		if err := b.load(time.Now()); err != nil {

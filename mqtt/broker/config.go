@@ -41,7 +41,10 @@ type Config struct {
 
 	// MaxHooks bounds the calls of Auth and, apart from them, of ACL that are
 	// going on at the same time, those that were given up included: 64. Calls
-	// above it wait, within HookTimeout.
+	// above it wait, within HookTimeout. Wills that are due are asked about half
+	// as many at a time and wait for that as long as it takes, so that those of
+	// many who are lost together neither are denied for want of a place nor
+	// take all of them.
 	MaxHooks int
 
 	// Quotas bound connections and rates.

@@ -57,7 +57,7 @@ func (b *Broker) apply(src *source, c *client, fx []session.Effect) {
 			// It may come in the middle of another's message, whose
 			// acknowledgement is none of its business.
 			src.interrupt()
-			if !b.mayWill(src, c, &e.Message.Publish) {
+			if !b.wills.may(src, c, &e.Message.Publish) {
 				continue
 			}
 			b.count.wills.Add(1)

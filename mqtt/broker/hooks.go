@@ -25,7 +25,10 @@ func (h *hooks) init(c *Config) {
 	h.places = make(chan struct{}, c.MaxHooks)
 }
 
-var errHookPanicked = errors.New("broker: hook panicked")
+var (
+	errHookPanicked = errors.New("broker: hook panicked")
+	errNoPlace      = errors.New("no place for another call")
+)
 
 // call calls f in a goroutine of its own and waits for it, no longer than the
 // hook's timeout or ctx. What f returns after that is lost.
@@ -36,7 +39,7 @@ func call[T any](ctx context.Context, h *hooks, what string, f func(context.Cont
 	select {
 	case h.places <- struct{}{}:
 	case <-ctx.Done():
-		return none, fmt.Errorf("broker: %s: no place for another call: %w", what, ctx.Err())
+		return none, fmt.Errorf("broker: %s: %w: %w", what, errNoPlace, ctx.Err())
 	}
 	type result struct {
 		v   T

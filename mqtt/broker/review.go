@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/anyquic/anyquic/mqtt/packet"
 	"github.com/anyquic/anyquic/mqtt/topic"
 )
 
@@ -181,18 +180,4 @@ func (b *Broker) mayStill(ctx context.Context, src *source, who *ClientInfo, nam
 		src.cn.release(src.now)
 	}
 	return ok, err
-}
-
-// mayWill is mayStill for a will that is due. What cannot be found out is denied.
-func (b *Broker) mayWill(src *source, c *client, p *packet.Publish) bool {
-	who := src.setter
-	if who == nil {
-		who = c.identity()
-	}
-	_, name := splitDelayed(p.Topic)
-	ok, _ := b.mayStill(b.ctx, src, who, name)
-	if !ok {
-		b.count.dropDenied.Add(1)
-	}
-	return ok
 }

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -278,6 +279,92 @@ func TestAWillIsAuthorizedWhenItIsDue(t *testing.T) {
 			require.EqualValues(t, 1, s.Wills)
 		})
 	}
+}
+
+func TestWillsAreAskedAboutWhenTheBrokerClosesAtOnce(t *testing.T) {
+	for _, expiry := range []uint32{0, 3600} {
+		synctest.Test(t, func(t *testing.T) {
+			acl := asking(func(ctx context.Context) (bool, error) {
+				select {
+				case <-time.After(time.Second):
+					return true, nil
+				case <-ctx.Done():
+					return false, ctx.Err()
+				}
+			})
+			m := store.NewMemory(nil)
+			b := newBroker(t, &broker.Config{ACL: acl, Store: m})
+			connect(t, b, "sub", keep(3600)).subscribed("#")
+			for i := range 5 {
+				connect(t, b, fmt.Sprint(i), keep(expiry), will("x", "will", 0), func(p *packet.Connect) { p.Will.QoS = 1 })
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			require.ErrorIs(t, b.Shutdown(ctx), context.Canceled)
+			require.Zero(t, b.Stats().Dropped[broker.DropDenied])
+			next := m.Restart(nil)
+			require.NoError(t, m.Close())
+			b = newBroker(t, &broker.Config{Store: next})
+			sub := dial(t, b)
+			require.True(t, sub.connect("sub", keep(3600), resume).SessionPresent)
+			for range 5 {
+				sub.message("x", "will")
+			}
+			sub.silent(time.Minute)
+			require.NoError(t, b.Close())
+			require.NoError(t, next.Close())
+		})
+	}
+}
+
+func TestAHookThatHangsHoldsUpTheEndForItsTimeoutOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		acl := &aclFunc{}
+		acl.f = func(ctx context.Context, _ *broker.ClientInfo, _ broker.Action, topic string) (bool, error) {
+			if acl.revision.Load() > 0 {
+				<-ctx.Done()
+			}
+			return true, ctx.Err()
+		}
+		b := newBroker(t, &broker.Config{ACL: acl, MaxHooks: 2})
+		for i := range 20 {
+			connect(t, b, fmt.Sprint(i), will("x", "will", 0))
+		}
+		acl.revision.Add(1)
+		began := time.Now()
+		require.NoError(t, b.Close())
+		require.LessOrEqual(t, time.Since(began), 5*time.Second)
+		require.EqualValues(t, 20, b.Stats().Dropped[broker.DropDenied])
+	})
+}
+
+func TestWillsOfManyWhoAreLostTogetherWaitForTheirTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		acl := asking(func(ctx context.Context) (bool, error) {
+			time.Sleep(time.Second)
+			return true, ctx.Err()
+		})
+		b := newBroker(t, &broker.Config{ACL: acl, MaxHooks: 4, StallTimeout: time.Hour, HoldTimeout: time.Hour})
+		sub := connect(t, b, "sub")
+		sub.subscribe(packet.Subscription{Filter: "#"})
+		const clients = 60 // half a minute's work; a call may take five seconds
+		var links []*peer
+		for i := range clients {
+			links = append(links, connect(t, b, fmt.Sprint(i), will("x", "will", 0)))
+		}
+		for _, c := range links {
+			c.conn.Close()
+		}
+		pub := connect(t, b, "pub")
+		pub.publish("x", "of others", 1) // it finds a place
+		for range clients + 1 {
+			receive[*packet.Publish](sub)
+		}
+		s := b.Stats()
+		require.EqualValues(t, clients, s.Wills)
+		require.Zero(t, s.HooksFailed)
+		require.Zero(t, s.Dropped[broker.DropDenied])
+	})
 }
 
 func TestAWillFromTheStoreIsAuthorizedAsWhoSetIt(t *testing.T) {

@@ -1,19 +1,83 @@
 package broker
 
-import "sync"
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
 
-// wills publishes those of sessions without a connection when they are due, if an
-// Authorizer is to be asked: the wheel must not wait for it.
+	"github.com/anyquic/anyquic/mqtt/packet"
+)
+
+// wills are published when they are due, if the Authorizer allows it. Many may be due at
+// once, when a network fails: they take turns, so that publishers and clients who come
+// back find places for calls of their own. Whose connection has ended waits for its turn
+// in its own goroutine, and counts as a connection until then. Without a connection there
+// are workers: the wheel must not wait for the Authorizer.
 type wills struct {
-	b *Broker
+	b     *Broker
+	turns chan struct{} // has an element for each will that is being asked about
+
+	// ctx ends some time after the broker's: Close ends the connections whose
+	// wills are due by that.
+	ctx context.Context
 
 	mu      sync.Mutex
 	due     []*client // guarded by mu; of each session one, or a few
 	workers int       // guarded by mu
 }
 
-// maxWillWorkers is how many wills are asked about at once.
-const maxWillWorkers = 8
+func (w *wills) init(b *Broker) {
+	w.b = b
+	w.turns = make(chan struct{}, max(1, b.cfg.MaxHooks/2))
+	var stop context.CancelFunc
+	w.ctx, stop = context.WithCancel(context.Background())
+	patience := min(b.cfg.HookTimeout, storeCloseTimeout/2)
+	context.AfterFunc(b.ctx, func() { time.AfterFunc(patience, stop) })
+}
+
+// ask asks whether c's will p, which is due, may be published. It waits for its turn and
+// for a place as long as it takes; Config.HookTimeout is for the call. An error means
+// that it could not be found out. No lock is held, and no unit is open.
+func (w *wills) ask(src *source, c *client, p *packet.Publish) (ok bool, err error) {
+	if w.b.cfg.ACL == nil {
+		return true, nil
+	}
+	who := src.setter
+	if who == nil {
+		who = c.identity()
+	}
+	_, name := splitDelayed(p.Topic)
+	src.flush() // whoever has output from this source must not wait with us
+	if src.cn != nil {
+		src.cn.holds.Add(1)
+		defer func() {
+			src.now = time.Now()
+			src.cn.release(src.now)
+		}()
+	}
+	select {
+	case w.turns <- struct{}{}:
+		defer func() { <-w.turns }()
+	case <-w.ctx.Done():
+		return false, w.ctx.Err()
+	}
+	for {
+		ok, err = w.b.mayStill(w.ctx, src, who, name)
+		if !errors.Is(err, errNoPlace) || w.b.isClosing() {
+			return ok, err
+		}
+	}
+}
+
+// may is ask, where what cannot be found out is denied.
+func (w *wills) may(src *source, c *client, p *packet.Publish) bool {
+	ok, _ := w.ask(src, c, p)
+	if !ok {
+		w.b.count.dropDenied.Add(1)
+	}
+	return ok
+}
 
 // takes reports whether it sees to c, whose timer has run. What is not due yet when the
 // broker ends stays in the store.
@@ -30,7 +94,7 @@ func (w *wills) takes(c *client) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.due = append(w.due, c)
-	if w.workers < maxWillWorkers && w.b.begin() {
+	if w.workers < cap(w.turns) && w.b.begin() {
 		w.workers++
 		go w.work() // ends when nothing is due, or with the broker, which waits for it
 	}
