@@ -70,9 +70,16 @@ func (c *client) tick() {
 	}
 }
 
-func (c *client) tickNow() {
+func (c *client) tickNow() { c.tickFor(nil) }
+
+// tickFor is tickNow with a source, which may have a ruling on the will; nil: it makes
+// one if it needs it.
+func (c *client) tickFor(src *source) {
 	now := time.Now()
 	c.mu.Lock()
+	if src != nil && src.ruled.will != c.s.Will() {
+		src.ruled = ruling{} // the client was back, perhaps with another
+	}
 	if c.gone {
 		c.mu.Unlock()
 		return
@@ -91,10 +98,12 @@ func (c *client) tickNow() {
 	c.kick(now)
 	c.mu.Unlock()
 	if len(fx) > 0 {
-		var src source
-		src.init(c.b, nil)
+		if src == nil {
+			src = new(source)
+			src.init(c.b, nil)
+		}
 		src.now = now
-		c.b.apply(&src, c, fx)
+		c.b.apply(src, c, fx)
 		src.flush()
 	}
 }

@@ -456,11 +456,24 @@ func (cn *conn) detach(src *source) {
 	c.leaveReplay(src.now)
 	c.conn = nil
 	c.drained()
-	fx := c.ifEnds(func() []session.Effect { return c.s.Detach(nil, src.now) })
+	// Who is asked about the will of a session that lasts is asked first: see wills.see.
+	first := cn.b.cfg.ACL != nil && c.s.Will() != nil && c.s.Durable()
+	var fx []session.Effect
+	if first {
+		c.s.Leave(src.now)
+		first = !c.s.Deadline().After(src.now)
+	} else {
+		fx = c.ifEnds(func() []session.Effect { return c.s.Detach(nil, src.now) })
+	}
 	c.wakeWaiting()
-	c.rearm()
+	if !first {
+		c.rearm()
+	}
 	c.mu.Unlock()
 	c.settle(src.now)
+	if first {
+		cn.b.wills.see(src, c)
+	}
 	cn.b.apply(src, c, fx)
 	src.flush()
 }

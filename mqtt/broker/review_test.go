@@ -317,6 +317,81 @@ func TestWillsAreAskedAboutWhenTheBrokerClosesAtOnce(t *testing.T) {
 	}
 }
 
+func TestAWillIsInTheStoreUntilItIsKnownWhetherItMayBePublished(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		delay uint32
+		crash bool
+	}{{"crash", 0, true}, {"crash after a delay", 10, true}, {"close", 0, false}, {"close after a delay", 10, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				acl := &aclFunc{}
+				acl.f = func(ctx context.Context, _ *broker.ClientInfo, a broker.Action, topic string) (bool, error) {
+					if topic == "x" && acl.revision.Load() > 0 {
+						<-ctx.Done()
+						return false, ctx.Err()
+					}
+					return true, nil
+				}
+				m := store.NewMemory(nil)
+				b := newBroker(t, &broker.Config{ACL: acl, Store: m, HookTimeout: time.Minute})
+				connect(t, b, "sub", keep(3600)).subscribed("#")
+				qos1 := func(p *packet.Connect) { p.Will.QoS = 1 }
+				gone := connect(t, b, "gone", keep(3600), will("x", "will", c.delay), qos1)
+				acl.revision.Add(1)
+				calls := acl.calls.Load()
+				gone.conn.Close()
+				time.Sleep(20 * time.Second)
+				require.Equal(t, calls+1, acl.calls.Load(), "asked once")
+				next := m
+				if c.crash {
+					next = m.Restart(nil)
+					require.NoError(t, m.Close())
+				}
+				require.NoError(t, b.Close())
+				if !c.crash {
+					next = m.Restart(nil)
+					require.NoError(t, m.Close())
+				}
+				b = newBroker(t, &broker.Config{Store: next})
+				sub := dial(t, b)
+				require.True(t, sub.connect("sub", keep(3600), resume).SessionPresent)
+				sub.message("x", "will")
+				sub.silent(time.Minute)
+				require.NoError(t, b.Close())
+				require.NoError(t, next.Close())
+			})
+		})
+	}
+}
+
+func TestAClientThatIsBackBeforeItsWillIsDecidedOnGetsItPublishedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		acl := asking(func(ctx context.Context) (bool, error) {
+			time.Sleep(time.Second)
+			return true, ctx.Err()
+		})
+		m := store.NewMemory(nil)
+		b := newBroker(t, &broker.Config{ACL: acl, Store: m})
+		sub := connect(t, b, "sub")
+		sub.subscribe(packet.Subscription{Filter: "#"})
+		gone := connect(t, b, "c", keep(3600), will("x", "first", 0))
+		gone.conn.Close()
+		synctest.Wait()
+		back := dial(t, b)
+		require.True(t, back.connect("c", keep(3600), resume, will("x", "second", 0)).SessionPresent)
+		sub.message("x", "first")
+		back.ping()
+		sub.silent(time.Minute)
+		back.close()
+		sub.message("x", "second")
+		sub.silent(time.Minute)
+		require.EqualValues(t, 2, b.Stats().Wills)
+		require.NoError(t, b.Close())
+		require.NoError(t, m.Close())
+	})
+}
+
 func TestAHookThatHangsHoldsUpTheEndForItsTimeoutOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		acl := &aclFunc{}

@@ -48,6 +48,7 @@ type source struct {
 	denied    map[string]struct{} // filters of the SUBSCRIBE at hand that are not allowed
 	asked     map[string]string   // filters of it that were rewritten: what they were
 	revision  uint64              // the Authorizer's when it was asked about it
+	ruled     ruling              // on the will that is published next
 	setter    *ClientInfo         // of a will that a takeover publishes; nil: the client's own
 	ctx       context.Context     // of a call of Publish, which waits like a cn; nil: none
 	late      bool                // it has a ctx, and publishes what clients have published earlier

@@ -70,23 +70,27 @@ func (w *wills) ask(src *source, c *client, p *packet.Publish) (ok bool, err err
 	}
 }
 
-// may is ask, where what cannot be found out is denied.
+// may is ask, or what see has found out. What cannot be found out is denied.
 func (w *wills) may(src *source, c *client, p *packet.Publish) bool {
-	ok, _ := w.ask(src, c, p)
+	ok := src.ruled.ok
+	if src.ruled.will == nil {
+		ok, _ = w.ask(src, c, p)
+	}
+	src.ruled = ruling{}
 	if !ok {
 		w.b.count.dropDenied.Add(1)
 	}
 	return ok
 }
 
-// takes reports whether it sees to c, whose timer has run. What is not due yet when the
-// broker ends stays in the store.
+// takes reports whether it sees to c, whose timer has run. What has not been decided on
+// when the broker ends stays in the store.
 func (w *wills) takes(c *client) bool {
 	if w.b.cfg.ACL == nil {
 		return false
 	}
 	c.mu.Lock()
-	mine := !c.gone && c.conn == nil && c.s.HasWill()
+	mine := !c.gone && c.conn == nil && c.s.Will() != nil
 	c.mu.Unlock()
 	if !mine {
 		return false
@@ -104,8 +108,38 @@ func (w *wills) takes(c *client) bool {
 func (w *wills) work() {
 	defer w.b.running.Done()
 	for c := w.next(); c != nil; c = w.next() {
-		c.tickNow()
+		var src source
+		src.init(w.b, nil)
+		w.see(&src, c)
 	}
+}
+
+// A ruling is what has been found out about a will before it is published.
+type ruling struct {
+	will *packet.Publish // nil: nothing
+	ok   bool
+}
+
+// see publishes the will of c, who has no connection, if it is due and may be. It is
+// asked about first: until then the will is in the store, so that neither a crash nor
+// the end of the broker loses it while nobody answers. No lock is held.
+func (w *wills) see(src *source, c *client) {
+	src.now = time.Now()
+	c.mu.Lock()
+	var will *packet.Publish
+	if at := c.s.Deadline(); !c.gone && c.conn == nil && !at.IsZero() && !src.now.Before(at) {
+		will = c.s.Will()
+	}
+	c.mu.Unlock()
+	if will != nil {
+		ok, err := w.ask(src, c, will)
+		if err != nil && w.ctx.Err() != nil {
+			return // the next start asks
+		}
+		src.ruled = ruling{will, ok}
+	}
+	c.tickFor(src)
+	src.ruled = ruling{}
 }
 
 // next returns the client whose will has been due longest. Without any, or when the

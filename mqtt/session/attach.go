@@ -163,12 +163,21 @@ func (s *Session) Detach(fx []Effect, now time.Time) []Effect {
 	if s.state != connected && s.state != closing {
 		return fx
 	}
-	s.drop()
-	s.state, s.since = detached, now
-	s.tellState()
+	s.Leave(now)
 	// [MQTT-3.1.2-8]: the will is published when its delay has passed or the
 	// session ends, whichever is first; Tick sees to both.
 	return s.Tick(fx, now)
+}
+
+// Leave is Detach for a caller who calls Tick later: until then the will is there,
+// and in the journal, though it may be due.
+func (s *Session) Leave(now time.Time) {
+	if s.state != connected && s.state != closing {
+		return
+	}
+	s.drop()
+	s.state, s.since = detached, now
+	s.tellState()
 }
 
 // End ends the session at once, because a client begins anew with a clean start

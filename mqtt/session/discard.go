@@ -1,5 +1,7 @@
 package session
 
+import "github.com/anyquic/anyquic/mqtt/packet"
+
 // Discard drops the messages that wait to be sent for the first time and whose topics
 // drop says yes to, and returns how many those were. What is in flight goes on.
 func (s *Session) Discard(drop func(topic string) bool) (dropped int) {
@@ -19,5 +21,11 @@ func (s *Session) Discard(drop func(topic string) bool) (dropped int) {
 	return dropped
 }
 
-// HasWill reports whether a will waits to be published, or removed.
-func (s *Session) HasWill() bool { return s.will != nil }
+// Will returns the will that waits to be published, or removed; nil: there is none. It
+// must not be changed, and is another one for each connection.
+func (s *Session) Will() *packet.Publish {
+	if s.will == nil {
+		return nil
+	}
+	return &s.will.Publish
+}

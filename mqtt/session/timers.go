@@ -42,6 +42,9 @@ func (s *Session) patience() time.Duration {
 // Tick does what is due: it closes a silent connection, publishes a delayed will
 // and ends an expired session.
 func (s *Session) Tick(fx []Effect, now time.Time) []Effect {
+	if s.state == detached && now.Before(s.since) {
+		now = s.since // the caller looked at the clock before who called Leave
+	}
 	due := s.Deadline()
 	if due.IsZero() || now.Before(due) {
 		return fx

@@ -139,6 +139,21 @@ func TestTheWillIsPublishedWhenTheServerDisconnects(t *testing.T) {
 	require.Equal(t, []session.EffectKind{session.EffectWill}, kinds(b.s.Detach(nil, b.now)))
 }
 
+func TestAWillWaitsForTheTickOfWhoLeaves(t *testing.T) {
+	b := newBench(t, session.Limits{})
+	b.connectWithWill(0, 100)
+	will := b.s.Will()
+	require.NotNil(t, will)
+	b.s.Leave(b.now)
+	b.s.Leave(b.now.Add(time.Hour)) // is nothing new
+	require.Same(t, will, b.s.Will())
+	require.Equal(t, b.now, b.s.Deadline())
+	// Who ticks may have looked at the clock before.
+	require.Equal(t, []session.EffectKind{session.EffectWill}, kinds(b.s.Tick(nil, b.now.Add(-time.Second))))
+	require.Nil(t, b.s.Will())
+	require.Empty(t, b.s.Tick(nil, b.now))
+}
+
 func TestSessionExpiry(t *testing.T) {
 	t.Attr("mqtt5", "MQTT-4.1.0-2")
 	const forever = 0xFFFFFFFF
