@@ -21,10 +21,11 @@ func newLimits(c *Config) *limits {
 }
 
 // Reconfigure puts the limits of cfg in force: Limits, Quotas, MaxConns, MaxSessions,
-// MaxRetained and MaxRetainedBytes. What several clients share holds at once. Other fields do not count. Nobody is disconnected
-// and nothing dropped for it: connections keep the limits they began with, sessions
-// get the new ones with their next connection, and where there is more than a new
-// limit allows, nothing is added. If cfg is not valid, nothing changes.
+// MaxRetained and MaxRetainedBytes. What several clients share holds at once. Other
+// fields do not count. Nobody is disconnected and nothing dropped for it: connections
+// keep the limits they began with, sessions get the new ones with their next connection,
+// and where there is more than a new limit allows, nothing is added. If cfg is not valid,
+// nothing changes.
 func (b *Broker) Reconfigure(cfg *Config) error {
 	c, err := cfg.complete()
 	if err != nil {
@@ -33,7 +34,7 @@ func (b *Broker) Reconfigure(cfg *Config) error {
 	l := newLimits(&c)
 	b.mu.Lock()
 	b.limits.Store(l)
-	b.admission.use(l, b.listeners)
+	b.admission.use(l, b.listeners, b.conns)
 	b.mu.Unlock()
 	b.retained.limit(c.MaxRetained, c.MaxRetainedBytes)
 	return nil

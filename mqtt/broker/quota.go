@@ -200,11 +200,12 @@ func (a *admission) init(l *limits) {
 	a.addrs = make(map[netip.Prefix]*addrUse)
 	a.sweepAt = 1024
 	a.rates.init(3)
-	a.use(l, nil)
+	a.use(l, nil, nil)
 }
 
-// use puts limits in force, also for what is counted already.
-func (a *admission) use(l *limits, listeners map[interface{ Close() error }]*listenerUse) {
+// use puts limits in force, also for what is counted already: conns have addresses
+// and listeners that may not be in the tables any more.
+func (a *admission) use(l *limits, listeners map[interface{ Close() error }]*listenerUse, conns map[*conn]struct{}) {
 	q := &l.quotas
 	if a.q != nil && a.q.IPv6Prefix != q.IPv6Prefix {
 		// Who is connected is counted where he was until he leaves.
@@ -218,6 +219,14 @@ func (a *admission) use(l *limits, listeners map[interface{ Close() error }]*lis
 	}
 	for _, l := range listeners {
 		a.useListener(l)
+	}
+	for cn := range conns {
+		if u := cn.place.addr; u != nil {
+			a.useAddr(u)
+		}
+		if l := cn.place.listener; l != nil {
+			a.useListener(l)
+		}
 	}
 }
 
