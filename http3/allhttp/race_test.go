@@ -68,11 +68,11 @@ func TestABlackHoleCostsLittleOnce(t *testing.T) {
 			require.Less(w, d, 3*rtt)
 		}
 		fast(allhttp.ReasonConnected)
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		fast(allhttp.ReasonRace) // which QUIC still takes part in
 
 		time.Sleep(15 * time.Second) // until QUIC has given up
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		require.Equal(w, 1, w.udpDials())
 		fast(allhttp.ReasonBroken)
 		fast(allhttp.ReasonBroken)
@@ -86,7 +86,7 @@ func TestABlackHoleCostsLittleOnce(t *testing.T) {
 
 		time.Sleep(time.Minute)
 		m.cut(false)
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		settle()
 		d = took(func() { w.get(url, proto3, allhttp.ReasonRace) })
 		require.Less(w, d, 4*rtt)
@@ -101,7 +101,7 @@ func TestWhatFailedIsTriedAtGrowingIntervals(t *testing.T) {
 		get := func(limit time.Duration) {
 			w.Helper()
 			require.Less(w, took(func() { w.get2(url, proto2) }), limit)
-			w.tr.CloseIdleConnections()
+			w.closeIdle()
 			time.Sleep(15 * time.Second) // until QUIC has given up, in 10s
 		}
 		get(300 * time.Millisecond)
@@ -191,7 +191,7 @@ func TestWhatFailedIsTheLastResort(t *testing.T) {
 		w.hint()
 		w.get(url, proto2, allhttp.ReasonRace)
 		time.Sleep(15 * time.Second)
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		m.cut(false)
 		w.mu.Lock()
 		delete(w.tcp, serverAddr)
@@ -279,7 +279,7 @@ func TestTheAddressThatWorkedLastIsTriedFirst(t *testing.T) {
 		w.tr.RaceDelay = time.Second
 		w.get(url, proto3, allhttp.ReasonRace)
 		settle()
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		require.Less(w, took(func() { w.get(url, proto3, allhttp.ReasonRace) }), 4*rtt)
 		require.Equal(w, []string{"[2001:db8::1]:443", serverAddr, serverAddr}, w.udpSent)
 	})
@@ -292,7 +292,7 @@ func TestAConnectionThatIsLostFallsBackToTCP(t *testing.T) {
 		w.get(url, proto3, allhttp.ReasonRace)
 		m.cut(true)
 		w.get(url, proto2, allhttp.ReasonNotTaken) // no error is seen
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		w.get(url, proto2, allhttp.ReasonBroken)
 	})
 }

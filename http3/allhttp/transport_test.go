@@ -93,7 +93,7 @@ func TestAnAlternativeMayBeElsewhereIfItHasTheOriginsCertificate(t *testing.T) {
 
 		time.Sleep(time.Minute)
 		w.get(url, proto3, allhttp.ReasonConnected) // a connection is used as long as it lasts
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		w.get(url, proto2, allhttp.ReasonUnknown)
 	})
 }
@@ -127,7 +127,7 @@ func TestAnAlternativeThatAServerNamesHasItsHostUnlessOthersAreAllowed(t *testin
 		}
 		says = `h3="10.0.0.1:8443", h3="alt.example:8443"`
 		w.get2(url, proto2)
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		settle()
 		w.get2(url, proto3)
 		require.Equal(w, "alt.example:8443", w.choice().Alternative)
@@ -136,7 +136,7 @@ func TestAnAlternativeThatAServerNamesHasItsHostUnlessOthersAreAllowed(t *testin
 		w.tr = w.transport()
 		says = `h3=":9443"` // another port needs no permission
 		w.get2(url, proto2)
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		settle()
 		w.get2(url, proto3)
 		require.Equal(w, "203.0.113.1:9443", w.choice().Addr.String())
@@ -171,7 +171,7 @@ func TestAnAlternativeWithAnotherCertificateIsNotUsed(t *testing.T) {
 		require.NoError(w, w.tr.AddAltSvc(url, `h3="alt.example:8443", h3=":443"`))
 		w.get(url, proto2, allhttp.ReasonFailed)
 		require.Equal(w, 1, w.log.count("HTTP/3 failed"))
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		w.get(url, proto3, allhttp.ReasonRace) // the next one is better
 		require.Equal(w, serverAddr, w.choice().Addr.String())
 	})
@@ -208,12 +208,12 @@ func TestAMisdirectedRequestIsSentToTheOrigin(t *testing.T) {
 		require.Equal(w, allhttp.ReasonMisdirected, w.choice().Reason)
 		body, _ := io.ReadAll(resp.Body)
 		require.Equal(w, "text", string(body))
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		w.get(url, proto2, allhttp.ReasonBroken)
 
 		// A body that was read is not had back: the caller gets the response.
 		w.tr.NetworkChanged()
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		require.NoError(w, w.tr.AddAltSvc(url, `h3="alt.example:443"`))
 		resp, err := w.tr.RoundTrip(w.request(http.MethodPost, url, &onceBody{Reader: strings.NewReader("text")}))
 		require.NoError(w, err)
@@ -230,10 +230,10 @@ func TestResponsesAgeCountsAgainstAltSvc(t *testing.T) {
 			seen(rw, r)
 		}), nil, host)
 		w.get(url, proto2, allhttp.ReasonUnknown)
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		time.Sleep(9 * time.Second)
 		w.get(url, proto3, allhttp.ReasonRace)
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		time.Sleep(10 * time.Second)
 		w.get(url, proto2, allhttp.ReasonUnknown)
 	})
@@ -376,11 +376,11 @@ func TestInAnotherNetworkOnlyWhatPersistsCounts(t *testing.T) {
 		m.cut(true)
 		w.get(url, proto2, allhttp.ReasonRace)
 		time.Sleep(15 * time.Second)
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		m.cut(false)
 		w.tr.NetworkChanged()
 		w.get(url, proto3, allhttp.ReasonRace)
-		w.tr.CloseIdleConnections()
+		w.closeIdle()
 		w.hint()
 		w.tr.NetworkChanged()
 		w.get(url, proto2, allhttp.ReasonUnknown)

@@ -276,6 +276,13 @@ var seen = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 
 func linkOf(latency time.Duration) transporttest.Link { return transporttest.Link{Latency: latency} }
 
+// closeIdle has the client close its idle connections, which all are: HTTP/2 keeps a
+// stream for a moment after the caller has read all of its response.
+func (w *world) closeIdle() {
+	synctest.Wait()
+	w.tr.CloseIdleConnections()
+}
+
 // settle lets everything happen that is under way.
 func settle() {
 	time.Sleep(10 * rtt)
