@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Measures what is asked of the broker, the broker beside mochi-mqtt, NATS and an installed mosquitto, in turn, the
-# QUIC engines beside quic-go by itself, ngtcp2's own examples and TLS over TCP, and the
-# HTTP/3 server beside quic-go's, and writes the reports into the folder given (default
-# bench-out). With mqtt behind the folder it measures only what is asked of the broker,
-# in --rounds $ROUNDS (5). The native engine and the examples are measured where they can be built.
+# Measures what is asked of the broker; the broker beside mochi-mqtt, NATS and an
+# installed mosquitto, in turn; the QUIC engines beside quic-go by itself, ngtcp2's own
+# examples and TLS over TCP; and the HTTP/3 server beside quic-go's. The reports go into
+# the folder given (default bench-out). With mqtt behind the folder it measures only what
+# is asked of the broker, in $ROUNDS (5). The native engine and the examples are measured
+# where they can be built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-bench-out}

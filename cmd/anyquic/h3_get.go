@@ -59,8 +59,9 @@ are tried beside each other, and the first connection is used. Options are named
 those of curl. Requests to one server share a connection.
 
 --tickets resumes the session of an earlier run, from a file that only the user can
-read; the file may be that of anyquic mqtt pub and sub. --0rtt does so as well, and sends GET and HEAD before the handshake is complete; a server that will not
-have it answers 425, and the request is sent again.`,
+read; the file may be that of anyquic mqtt pub and sub. --0rtt does so as well, and
+sends GET and HEAD before the handshake is complete; a server that will not have it
+answers 425, and the request is sent again.`,
 		Example: `  anyquic h3 get --insecure https://localhost:8443/
   anyquic h3 get -o /dev/null --timings https://www.example.com/big
   anyquic h3 get -d @body.json -H 'Content-Type: application/json' https://api.example.com/

@@ -185,11 +185,7 @@ func (w *Web) Authenticate(ctx context.Context, c *broker.Credentials) (broker.I
 		return broker.Identity{}, err
 	}
 	a, err := w.ask(ctx, c)
-	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
-		w.abandoned()
-		return broker.Identity{}, err
-	}
-	w.done(time.Now(), err)
+	w.done(ctx, time.Now(), err)
 	if err != nil {
 		return broker.Identity{}, err
 	}
@@ -224,23 +220,19 @@ func (w *Web) admit(now time.Time) error {
 	return nil
 }
 
-// abandoned is done for a question whose client has gone: that says nothing of the server.
-func (w *Web) abandoned() {
+// done notes how a question ended. That its client has gone says nothing of the server.
+func (w *Web) done(ctx context.Context, now time.Time, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.trying = false
-}
-
-func (w *Web) done(now time.Time, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.trying = false
-	if err == nil {
+	switch {
+	case err == nil:
 		w.failed = 0
-		return
-	}
-	if w.failed++; w.failed >= w.cfg.Failures {
-		w.until = now.Add(w.cfg.Rest)
+	case errors.Is(ctx.Err(), context.Canceled):
+	default:
+		if w.failed++; w.failed >= w.cfg.Failures {
+			w.until = now.Add(w.cfg.Rest)
+		}
 	}
 }
 

@@ -20,9 +20,9 @@ import (
 // there, and a retained message is retained then. If the Authorizer fails when one is
 // due, it is asked again until it answers, and those that are due after it wait. What
 // is not published when the broker ends is lost without a Store; with one it is
-// published in time by the next start, or at once if that comes later. Without delayed publishing such a topic is refused with
-// Topic Name invalid (0x90), as is one whose SECONDS are no number, or too many, or
-// whose TOPIC is no topic name.
+// published in time by the next start, or at once if that comes later. Without
+// delayed publishing such a topic is refused with Topic Name invalid (0x90), as is one
+// whose SECONDS are no number, or too many, or whose TOPIC is no topic name.
 type Delayed struct {
 	// Enabled turns delayed publishing on.
 	Enabled bool
