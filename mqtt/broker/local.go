@@ -60,13 +60,7 @@ type Local struct {
 	qos0   int // messages of QoS 0 that wait
 	holds  int // calls of Publish that are held back
 	subs   map[string]subscription
-	replay []localReplay // retained messages that wait for room
-}
-
-type localReplay struct {
-	k  *kept
-	id uint32 // subscription identifier; 0: none
-	q  packet.QoS
+	replay replay // retained messages that wait for room
 }
 
 const defaultLocalQueue = 4 << 20
@@ -144,15 +138,9 @@ func (l *Local) subscribe(id uint32, s packet.Subscription) error {
 	if _, _, shared, _ := topic.ParseShare(s.Filter); shared || s.RetainHandling == 2 || s.RetainHandling == 1 && old {
 		return nil
 	}
-	var list []localReplay
-	l.b.retained.tree.Match(s.Filter, func(_ string, k *kept) bool {
-		if !s.NoLocal || k.m.From != l.c.id {
-			list = append(list, localReplay{k: k, id: id, q: min(s.QoS, k.m.Publish.QoS)})
-		}
-		return true
-	})
+	part := l.b.retained.match(l.c.id, s, id)
 	l.c.mu.Lock()
-	l.replay = append(l.replay, list...)
+	l.replay.add(part)
 	l.refill(time.Now())
 	l.c.mu.Unlock()
 	return nil
@@ -253,7 +241,7 @@ func (l *Local) Close() error {
 	l.c.mu.Lock()
 	l.c.gone = true
 	dropped := slices.Clone(l.queue[l.next:])
-	l.queue, l.next, l.qos0, l.replay = nil, 0, 0, nil
+	l.queue, l.next, l.qos0, l.replay = nil, 0, 0, replay{}
 	filters := slices.Collect(maps.Keys(l.subs))
 	clear(l.subs)
 	l.c.wakeWaiting()
@@ -272,20 +260,12 @@ func (l *Local) Close() error {
 // refill moves waiting retained messages to the queue while it is less than half
 // full. The caller holds c.mu.
 func (l *Local) refill(now time.Time) {
-	n := 0
-	for n < len(l.replay) && l.bytes < l.max/2 {
-		r := &l.replay[n]
-		n++
-		if l.b.retained.current(r.k) && !r.k.m.Expired(now) {
-			m := &LocalMessage{l: l, msg: r.k.m, QoS: r.q, Retain: true}
-			if r.id != 0 {
-				m.SubscriptionIDs = []uint32{r.id}
-			}
-			l.push(now, m)
+	for l.replay.waits > 0 && l.bytes < l.max/2 {
+		k, d := l.replay.front()
+		l.replay.pop()
+		if l.b.retained.current(k) && !k.m.Expired(now) {
+			l.push(now, &LocalMessage{l: l, msg: k.m, QoS: d.QoS, Retain: true, SubscriptionIDs: slices.Clone(d.SubscriptionIDs)})
 		}
-	}
-	if l.replay = l.replay[n:]; len(l.replay) == 0 {
-		l.replay = nil
 	}
 }
 

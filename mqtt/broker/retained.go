@@ -3,7 +3,6 @@ package broker
 import (
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/anyquic/anyquic/internal/timerwheel"
 	"github.com/anyquic/anyquic/mqtt/packet"
@@ -135,102 +134,6 @@ func (r *retainedStore) expire(k *kept) {
 func (r *retainedStore) current(k *kept) bool {
 	now, ok := r.tree.Get(k.m.Publish.Topic)
 	return ok && now == k
-}
-
-// A replay is the retained messages that a subscriber has not been sent for
-// want of room in its queue. Nobody waits for it: whenever the queue has drained
-// to half, the next ones go in.
-type replay struct {
-	list []replayed
-	next int
-}
-
-type replayed struct {
-	k  *kept
-	d  session.Delivery
-	id uint32 // subscription identifier
-}
-
-// sendRetained sends c the retained messages for a new subscription. None are
-// sent for a shared one.
-func (b *Broker) sendRetained(src *source, c *client, s packet.Subscription, id uint32, e *session.Effect) {
-	var list []replayed
-	b.retained.tree.Match(s.Filter, func(_ string, k *kept) bool {
-		if s.NoLocal && k.m.From == c.id {
-			return true
-		}
-		list = append(list, replayed{k: k, id: id, d: session.Delivery{
-			QoS: min(s.QoS, k.m.Publish.QoS), Retain: true, Stream: e.Stream, Connection: e.Connection, // [MQTT-3.3.1-8]
-		}})
-		return true
-	})
-	if len(list) == 0 {
-		return
-	}
-	c.mu.Lock()
-	r := &c.replay
-	tooMany := len(r.list)-r.next > 2*b.retained.tree.Len()+1024
-	if !tooMany {
-		r.list = append(r.list[r.next:], list...)
-		r.next = 0
-		c.refill(src.now)
-		src.touch(c)
-	}
-	var fx []session.Effect
-	if tooMany {
-		fx = c.disconnectLocked(src.now, packet.QuotaExceeded, "subscribes faster than it takes retained messages")
-	}
-	c.mu.Unlock()
-	c.settle(src.now)
-	b.apply(src, c, fx)
-}
-
-// refill moves what was spilled to the queue, and waiting retained messages
-// while that is less than half full. It reports whether it moved any. The caller holds mu.
-func (c *client) refill(now time.Time) bool {
-	moved := !c.spill.empty() && c.unspill(now)
-	r := &c.replay
-	if r.next == len(r.list) || c.gone || !c.spill.empty() {
-		return moved
-	}
-	for r.next < len(r.list) && c.s.QueueBytes() < c.half {
-		e := &r.list[r.next]
-		// A newer one has reached the subscriber as any other message.
-		if c.b.retained.current(e.k) {
-			if c.send(now, e) == session.Full {
-				break
-			}
-			moved = true
-		}
-		*e = replayed{}
-		r.next++
-	}
-	if r.next == len(r.list) {
-		*r = replay{}
-	}
-	return moved
-}
-
-func (c *client) send(now time.Time, e *replayed) session.DeliverResult {
-	if e.id != 0 {
-		e.d.SubscriptionIDs = []uint32{e.id}
-	}
-	return c.s.Deliver(now, e.k.m, e.d)
-}
-
-// leaveReplay ends the replay with the connection: what the client was promised
-// with QoS 1 or 2 goes to the queue as far as there is room. The caller holds mu.
-func (c *client) leaveReplay(now time.Time) {
-	c.leaveSpill(now)
-	r := &c.replay
-	for ; r.next < len(r.list); r.next++ {
-		e := &r.list[r.next]
-		if e.d.QoS > packet.AtMostOnce && c.b.retained.current(e.k) && c.send(now, e) == session.Full {
-			break
-		}
-	}
-	c.b.count.dropQueueFull.Add(uint64(len(r.list) - r.next))
-	*r = replay{}
 }
 
 // retainRefused says once per connection that the store is full: a client of 3.x,

@@ -120,10 +120,7 @@ func (c *client) eachWaiting(drop func(string) bool) (dropped int) {
 	if waits > 0 && c.spill.empty() && c.conn != nil {
 		c.conn.spilling.Store(false)
 	}
-	r := &c.replay
-	waits = len(r.list) - r.next
-	r.list, r.next = slices.DeleteFunc(r.list[r.next:], func(e replayed) bool { return drop(e.k.m.Publish.Topic) }), 0
-	return dropped + waits - len(r.list)
+	return dropped + c.replay.discard(drop)
 }
 
 // discard is eachWaiting with all that follows from there being room.
