@@ -74,6 +74,28 @@ func TestEveryRecordOfAStoreLargerThanWhatIsReadAheadIsLoaded(t *testing.T) {
 	require.NoError(t, b.Close())
 }
 
+func TestAMessageThatFoundNoRoomIsClearedInTheStoreAsWell(t *testing.T) {
+	const messages = 10
+	m := store.NewMemory(nil)
+	putRetained(t, m, messages, time.Time{})
+	b, err := broker.New(&broker.Config{Store: m, MaxRetained: 1})
+	require.NoError(t, err)
+	require.Equal(t, 1, b.Stats().Retained)
+	pub := connect(t, b, "pub")
+	for i := range messages - 1 { // but for the last topic
+		pub.send(&packet.Publish{Topic: fmt.Sprintf("r/%d/%d", i, i), Retain: true, QoS: 1, PacketID: 1})
+		require.Equal(t, packet.Success, receive[*packet.Puback](pub).Code&0x80)
+	}
+	require.NoError(t, b.Close())
+
+	b = stoppable(t, m)
+	require.Equal(t, 1, b.Stats().Retained)
+	sub := connect(t, b, "sub")
+	sub.subscribe(packet.Subscription{Filter: "#"})
+	sub.message("r/9/9", "9")
+	require.NoError(t, b.Close())
+}
+
 func TestAStoreThatCannotBeReadEndsTheStart(t *testing.T) {
 	m := store.NewMemory(nil)
 	putRetained(t, m, 1000, time.Time{})

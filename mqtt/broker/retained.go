@@ -20,6 +20,7 @@ type retainedStore struct {
 	maxBytes int64      // guarded by mu; negative: no limit
 	bytes    int64      // guarded by mu
 	sys      int        // guarded by mu; of tree, messages of the broker about itself
+	left     bool       // guarded by mu; the store has messages that found no room in tree
 }
 
 // A kept message is one in the store.
@@ -55,8 +56,11 @@ func (r *retainedStore) put(b *Broker, m *session.Message) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(m.Publish.Payload) == 0 {
-		if old, ok := r.tree.Delete(name); ok {
+		old, ok := r.tree.Delete(name)
+		if ok {
 			r.drop(old)
+		}
+		if ok || r.left {
 			r.durable.unretain(m)
 		}
 		return true
@@ -82,6 +86,7 @@ func (r *retainedStore) restore(b *Broker, m *session.Message) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.room(true, size) {
+		r.left = true
 		return false
 	}
 	r.set(b, m, size)
