@@ -381,9 +381,12 @@ func (w *weaver) settle() {
 			w.end(id)
 		}
 	}
-	for range 1000 {
+	control := w.streams[mqtt.ControlStream]
+	for range 10_000 { // each has one packet or more pass, if there are any
+		control.up.let(len(control.up.sent))
 		w.receive(mqtt.ControlStream)
 		w.send(mqtt.ControlStream)
+		control.down.let(len(control.down.sent))
 		w.answer(mqtt.ControlStream)
 	}
 	require.Empty(w.t, w.sending)
