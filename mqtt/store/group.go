@@ -258,6 +258,9 @@ func (g *Group) run() {
 		number := g.number
 		g.pending, g.number = spare, number+1
 		g.size.Store(0)
+		if b.Size() >= g.cfg.MaxBytes {
+			g.tell() // Throttle, which has looked since the last batch was written
+		}
 		g.mu.Unlock()
 		g.gate.Unlock()
 		if b.Len() == 0 && sync && g.cfg.Interval <= 0 {
