@@ -384,12 +384,13 @@ func TestNoTimerIsLostWhenManyGoroutinesUseIt(t *testing.T) {
 		timers[i].Reset(time.Now().Add(time.Hour))
 	}
 	// A callback that was under way has now nothing left to do but perhaps to
-	// report itself; two rounds of a timer of our own are behind it.
+	// report itself, or to reset another that does so with a tick to come; two rounds
+	// of a timer of our own, of some ticks, are behind it.
 	var barrier timerwheel.Timer
 	passed := make(chan struct{})
 	barrier.Init(w, func() { passed <- struct{}{} })
 	for range 2 {
-		barrier.Reset(time.Now())
+		barrier.Reset(time.Now().Add(3 * time.Millisecond))
 		<-passed
 	}
 	for len(fired) > 0 {
