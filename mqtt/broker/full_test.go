@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -15,83 +16,87 @@ import (
 )
 
 func TestAFullDiskRefusesPublishersAndLosesNothing(t *testing.T) {
-	var full atomic.Bool
-	m := store.NewMemory(func(int) store.Fault {
-		if full.Load() {
-			return store.Fault{Err: syscall.ENOSPC}
+	synctest.Test(t, func(t *testing.T) {
+		var full atomic.Bool
+		m := store.NewMemory(func(int) store.Fault {
+			if full.Load() {
+				return store.Fault{Err: syscall.ENOSPC}
+			}
+			return store.Fault{}
+		})
+		var log logged
+		b, err := broker.New(&broker.Config{Store: m, Logger: log.logger()})
+		require.NoError(t, err)
+		sub := connect(t, b, "sub", keep(3600))
+		sub.subscribe(packet.Subscription{Filter: "t/#", QoS: 2})
+		plain := connect(t, b, "plain") // nothing of it is kept
+		plain.subscribe(packet.Subscription{Filter: "t/#", QoS: 0})
+		pub := connect(t, b, "pub", keep(3600))
+		pub.publish("t/1", "before", 1)
+		sub.message("t/1", "before")
+		plain.message("t/1", "before")
+
+		// What is under way when the disk is found full is not acknowledged: its
+		// publisher is told at the end of the connection.
+		synctest.Wait() // until what was delivered is written down: that is to find no full disk
+		full.Store(true)
+		pub.send(&packet.Publish{Topic: "t/2", Payload: []byte("on the way"), QoS: 1, PacketID: 8})
+		require.Equal(t, packet.QuotaExceeded, receive[*packet.Disconnect](pub).Code)
+		pub.closed()
+		sub.message("t/2", "on the way")
+		plain.message("t/2", "on the way")
+
+		// Everything after it is refused, and nobody else sees it.
+		pub = dial(t, b)
+		require.Equal(t, packet.Success, pub.connect("pub", keep(3600), resume).Code, "an existing session goes on")
+		for _, p := range []*packet.Publish{
+			{Topic: "t/3", Payload: []byte("x"), QoS: 1, PacketID: 8, Dup: true},
+			{Topic: "t/3", Payload: []byte("x"), QoS: 2, PacketID: 9},
+			{Topic: "t/3", Payload: []byte("x"), QoS: 1, PacketID: 10, Retain: true},
+		} {
+			pub.send(p)
+			if p.QoS == 1 {
+				require.Equal(t, packet.QuotaExceeded, receive[*packet.Puback](pub).Code)
+			} else {
+				require.Equal(t, packet.QuotaExceeded, receive[*packet.Pubrec](pub).Code)
+			}
 		}
-		return store.Fault{}
+		pub.send(&packet.Subscribe{PacketID: 4, Subscriptions: []packet.Subscription{{Filter: "x", QoS: 1}}})
+		require.Equal(t, []packet.ReasonCode{packet.QuotaExceeded}, receive[*packet.Suback](pub).Codes)
+		pub.send(&packet.Publish{Topic: "t/4", Payload: []byte("nothing promised")})
+		plain.message("t/4", "nothing promised")
+		sub.message("t/4", "nothing promised")
+		require.Equal(t, packet.QuotaExceeded, dial(t, b).connect("new", keep(3600)).Code)
+		connect(t, b, "new, for now").close()
+
+		// A client of 3.1.1 cannot be told: it is not acknowledged and loses the connection.
+		old := connect(t, b, "old", v311)
+		old.send(&packet.Publish{Topic: "t/5", Payload: []byte("x"), QoS: 2, PacketID: 8})
+		old.closed()
+		require.Contains(t, log.String(), "no space left on device")
+		require.Equal(t, uint64(4), b.Stats().Store.Refused)
+		require.True(t, b.Stats().Store.Group.Failing)
+
+		// There is room again, and nobody has to be told.
+		full.Store(false)
+		time.Sleep(2 * time.Second) // it is tried once a second at least
+		require.False(t, b.Stats().Store.Group.Failing)
+		pub.publish("t/6", "after", 2)
+		p := sub.message("t/6", "after")
+		sub.send(&packet.Pubrec{Ack: packet.Ack{PacketID: p.PacketID}})
+		receive[*packet.Pubrel](sub)
+
+		// Nothing acknowledged, by either side, is lost.
+		b, m = restart(t, b, m)
+		sub = dial(t, b)
+		require.True(t, sub.connect("sub", keep(3600), resume).SessionPresent)
+		require.Equal(t, p.PacketID, receive[*packet.Pubrel](sub).PacketID)
+		require.True(t, sub.message("t/1", "before").Dup)
+		require.True(t, sub.message("t/2", "on the way").Dup)
+		sub.silent(time.Minute)
+		b.Close()
+		require.NoError(t, m.Close())
 	})
-	var log logged
-	b, err := broker.New(&broker.Config{Store: m, Logger: log.logger()})
-	require.NoError(t, err)
-	sub := connect(t, b, "sub", keep(3600))
-	sub.subscribe(packet.Subscription{Filter: "t/#", QoS: 2})
-	plain := connect(t, b, "plain") // nothing of it is kept
-	plain.subscribe(packet.Subscription{Filter: "t/#", QoS: 0})
-	pub := connect(t, b, "pub", keep(3600))
-	pub.publish("t/1", "before", 1)
-	sub.message("t/1", "before")
-	plain.message("t/1", "before")
-
-	// What is under way when the disk is found full is not acknowledged: its
-	// publisher is told at the end of the connection.
-	full.Store(true)
-	pub.send(&packet.Publish{Topic: "t/2", Payload: []byte("on the way"), QoS: 1, PacketID: 8})
-	require.Equal(t, packet.QuotaExceeded, receive[*packet.Disconnect](pub).Code)
-	pub.closed()
-	sub.message("t/2", "on the way")
-	plain.message("t/2", "on the way")
-
-	// Everything after it is refused, and nobody else sees it.
-	pub = dial(t, b)
-	require.Equal(t, packet.Success, pub.connect("pub", keep(3600), resume).Code, "an existing session goes on")
-	for _, p := range []*packet.Publish{
-		{Topic: "t/3", Payload: []byte("x"), QoS: 1, PacketID: 8, Dup: true},
-		{Topic: "t/3", Payload: []byte("x"), QoS: 2, PacketID: 9},
-		{Topic: "t/3", Payload: []byte("x"), QoS: 1, PacketID: 10, Retain: true},
-	} {
-		pub.send(p)
-		if p.QoS == 1 {
-			require.Equal(t, packet.QuotaExceeded, receive[*packet.Puback](pub).Code)
-		} else {
-			require.Equal(t, packet.QuotaExceeded, receive[*packet.Pubrec](pub).Code)
-		}
-	}
-	pub.send(&packet.Subscribe{PacketID: 4, Subscriptions: []packet.Subscription{{Filter: "x", QoS: 1}}})
-	require.Equal(t, []packet.ReasonCode{packet.QuotaExceeded}, receive[*packet.Suback](pub).Codes)
-	pub.send(&packet.Publish{Topic: "t/4", Payload: []byte("nothing promised")})
-	plain.message("t/4", "nothing promised")
-	sub.message("t/4", "nothing promised")
-	require.Equal(t, packet.QuotaExceeded, dial(t, b).connect("new", keep(3600)).Code)
-	connect(t, b, "new, for now").close()
-
-	// A client of 3.1.1 cannot be told: it is not acknowledged and loses the connection.
-	old := connect(t, b, "old", v311)
-	old.send(&packet.Publish{Topic: "t/5", Payload: []byte("x"), QoS: 2, PacketID: 8})
-	old.closed()
-	require.Contains(t, log.String(), "no space left on device")
-	require.Equal(t, uint64(4), b.Stats().Store.Refused)
-	require.True(t, b.Stats().Store.Group.Failing)
-
-	// There is room again, and nobody has to be told.
-	full.Store(false)
-	require.Eventually(t, func() bool { return !b.Stats().Store.Group.Failing }, 10*time.Second, time.Millisecond)
-	pub.publish("t/6", "after", 2)
-	p := sub.message("t/6", "after")
-	sub.send(&packet.Pubrec{Ack: packet.Ack{PacketID: p.PacketID}})
-	receive[*packet.Pubrel](sub)
-
-	// Nothing acknowledged, by either side, is lost.
-	b, m = restart(t, b, m)
-	sub = dial(t, b)
-	require.True(t, sub.connect("sub", keep(3600), resume).SessionPresent)
-	require.Equal(t, p.PacketID, receive[*packet.Pubrel](sub).PacketID)
-	require.True(t, sub.message("t/1", "before").Dup)
-	require.True(t, sub.message("t/2", "on the way").Dup)
-	sub.silent(50 * time.Millisecond)
-	b.Close()
-	require.NoError(t, m.Close())
 }
 
 func TestADamagedRecordIsLostAloneAndReported(t *testing.T) {
