@@ -163,6 +163,7 @@ func TestRetainedMessages(t *testing.T) {
 			c := connect(t, b, "a")
 			c.subscribe(packet.Subscription{Filter: "#"})
 			for i, size := range []int{10, 10, 10} {
+				synctest.Wait() // with nothing to write the broker sends PUBACK first
 				c.send(&packet.Publish{Topic: fmt.Sprint(i), Payload: make([]byte, size), Retain: true, QoS: 1, PacketID: 1})
 				if i < 2 {
 					require.Equal(t, fmt.Sprint(i), receiveMessage(c).Topic)

@@ -80,7 +80,12 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	var conns []net.Conn
 	for i := range 20 {
 		c := dialTCP(t, l.Addr().String(), string(rune('a'+i)))
-		c.subscribe(packet.Subscription{Filter: "#"})
+		c.send(&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "#"}}})
+		for suback := false; !suback; { // messages of the others may overtake it
+			p, err := c.read()
+			require.NoError(t, err)
+			_, suback = p.(*packet.Suback)
+		}
 		conns = append(conns, c.conn)
 		go flood(c, "t", 0, 1000, 1000)
 	}
