@@ -33,6 +33,7 @@ func TestDrainSendsClientsElsewhereOneAfterTheOther(t *testing.T) {
 			}()
 		}
 		require.NoError(t, b.Drain(t.Context(), broker.Drain{Reference: elsewhere, Spread: 10 * time.Second}))
+		synctest.Wait() // until the last is counted
 		require.Len(t, gone, n)
 		for i := range n {
 			require.InDelta(t, time.Duration(i)*time.Second, <-gone, float64(100*time.Millisecond), "client %d of %d", i, n)

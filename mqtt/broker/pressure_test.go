@@ -77,6 +77,7 @@ func TestAStalledSubscriberIsWaitedForOnceAndLosesTheOldest(t *testing.T) {
 			require.Equal(t, i, number(receive[*packet.Publish](live)))
 		}
 		require.InDelta(t, time.Second, time.Since(began), float64(50*time.Millisecond))
+		synctest.Wait() // until the other has been given the last message, and what was dropped is counted
 		s := b.Stats()
 		require.EqualValues(t, 1, s.Stalled)
 		require.NotZero(t, s.Dropped[broker.DropQueueFull])
