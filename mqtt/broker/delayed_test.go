@@ -79,6 +79,7 @@ func TestManyMessagesThatAreDueAtOnceWaitForTheirSubscriber(t *testing.T) {
 		for i := range messages {
 			pub.publish("$delayed/60/x", fmt.Sprint(i, payload), 0)
 		}
+		time.Sleep(time.Minute + 500*time.Millisecond) // the queue is full, and nobody is stalled
 		for i := range messages {
 			sub.message("x", fmt.Sprint(i, payload))
 		}

@@ -383,6 +383,7 @@ func TestPublishFromInsideReachesClientsAndWaitsForThem(t *testing.T) {
 			}
 			done <- nil
 		}()
+		synctest.Wait() // the queue is full
 		for i := range n {
 			require.Equal(t, fmt.Sprint(i), string(receiveMessage(sub).Payload))
 		}
