@@ -160,36 +160,38 @@ func TestTakeover(t *testing.T) {
 		})
 	})
 	t.Run("many at once leave one connection", func(t *testing.T) {
-		b := newBroker(t, nil)
-		peers := make([]*peer, 20)
-		for i := range peers {
-			peers[i] = dial(t, b)
-		}
-		done := make(chan struct{})
-		for _, p := range peers {
-			go func() {
-				defer func() { done <- struct{}{} }()
-				p.send(&packet.Connect{Version: packet.V5, ClientID: "a", CleanStart: true})
-				for {
-					if _, err := p.read(); err != nil {
-						return
+		synctest.Test(t, func(t *testing.T) {
+			b := newBroker(t, nil)
+			peers := make([]*peer, 20)
+			for i := range peers {
+				peers[i] = dial(t, b)
+			}
+			done := make(chan struct{})
+			for _, p := range peers {
+				go func() {
+					defer func() { done <- struct{}{} }()
+					p.send(&packet.Connect{Version: packet.V5, ClientID: "a", CleanStart: true})
+					for {
+						if _, err := p.read(); err != nil {
+							return
+						}
+						if _, err := p.read(); err != nil { // DISCONNECT
+							return
+						}
+						p.conn.Close()
 					}
-					if _, err := p.read(); err != nil { // DISCONNECT
-						return
-					}
-					p.conn.Close()
-				}
-			}()
-		}
-		for range len(peers) - 1 {
-			<-done
-		}
-		require.Eventually(t, func() bool {
+				}()
+			}
+			for range len(peers) - 1 {
+				<-done
+			}
+			synctest.Wait()
 			s := b.Stats()
-			return s.Sessions == 1 && s.Connections[mqtt.TCP].Now == 1
-		}, 5*time.Second, time.Millisecond)
-		b.Close()
-		<-done
+			require.Equal(t, 1, s.Sessions)
+			require.EqualValues(t, 1, s.Connections[mqtt.TCP].Now)
+			b.Close()
+			<-done
+		})
 	})
 }
 

@@ -164,82 +164,88 @@ func TestAnAuthorizerThatFailsPanicsOrHangsDenies(t *testing.T) {
 }
 
 func TestDecisionsOnPublishingAreRememberedUntilTheRulesChange(t *testing.T) {
-	acl := &aclFunc{}
-	acl.f = func(context.Context, *broker.ClientInfo, broker.Action, string) (bool, error) {
-		return acl.revision.Load()%2 == 0, nil
-	}
-	b := newBroker(t, &broker.Config{ACL: acl})
-	c := connect(t, b, "c")
-	publish := func(topic string) packet.ReasonCode {
-		c.send(&packet.Publish{Topic: topic, QoS: 1, PacketID: 1})
-		return receive[*packet.Puback](c).Code
-	}
-	for range 10 {
-		require.False(t, publish("a").Failed())
-	}
-	require.EqualValues(t, 1, acl.calls.Load())
-	acl.revision.Add(1)
-	for range 10 {
-		require.Equal(t, packet.NotAuthorized, publish("a"))
-	}
-	require.EqualValues(t, 2, acl.calls.Load())
-	require.EqualValues(t, 10, b.Stats().Dropped[broker.DropDenied])
-	acl.revision.Add(1)
-	for i := range 1000 { // more than are remembered
-		require.False(t, publish(fmt.Sprint("t/", i)).Failed())
-	}
-	require.False(t, publish("t/0").Failed())
-	require.EqualValues(t, 1003, acl.calls.Load())
+	synctest.Test(t, func(t *testing.T) {
+		acl := &aclFunc{}
+		acl.f = func(context.Context, *broker.ClientInfo, broker.Action, string) (bool, error) {
+			return acl.revision.Load()%2 == 0, nil
+		}
+		b := newBroker(t, &broker.Config{ACL: acl})
+		c := connect(t, b, "c")
+		publish := func(topic string) packet.ReasonCode {
+			c.send(&packet.Publish{Topic: topic, QoS: 1, PacketID: 1})
+			return receive[*packet.Puback](c).Code
+		}
+		for range 10 {
+			require.False(t, publish("a").Failed())
+		}
+		require.EqualValues(t, 1, acl.calls.Load())
+		acl.revision.Add(1)
+		for range 10 {
+			require.Equal(t, packet.NotAuthorized, publish("a"))
+		}
+		require.EqualValues(t, 2, acl.calls.Load())
+		require.EqualValues(t, 10, b.Stats().Dropped[broker.DropDenied])
+		acl.revision.Add(1)
+		for i := range 1000 { // more than are remembered
+			require.False(t, publish(fmt.Sprint("t/", i)).Failed())
+		}
+		require.False(t, publish("t/0").Failed())
+		require.EqualValues(t, 1003, acl.calls.Load())
+	})
 }
 
 func TestASessionBelongsToItsUser(t *testing.T) {
-	b := newBroker(t, &broker.Config{Auth: asClaimed})
-	alice := connect(t, b, "c", user("alice"), keep(60))
-	for _, as := range []func(*packet.Connect){user("bob"), resume, func(p *packet.Connect) { user("bob")(p); resume(p) }} {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, &broker.Config{Auth: asClaimed})
+		alice := connect(t, b, "c", user("alice"), keep(60))
+		for _, as := range []func(*packet.Connect){user("bob"), resume, func(p *packet.Connect) { user("bob")(p); resume(p) }} {
+			c := dial(t, b)
+			require.Equal(t, packet.NotAuthorized, c.connect("c", as).Code)
+			c.closed()
+		}
+		alice.ping()
+		alice.close()
+		require.Equal(t, packet.NotAuthorized, dial(t, b).connect("c", user("bob")).Code, "it lives without a connection")
 		c := dial(t, b)
-		require.Equal(t, packet.NotAuthorized, c.connect("c", as).Code)
-		c.closed()
-	}
-	alice.ping()
-	alice.close()
-	require.Equal(t, packet.NotAuthorized, dial(t, b).connect("c", user("bob")).Code, "it lives without a connection")
-	c := dial(t, b)
-	ack := c.connect("c", user("alice"), keep(60), resume)
-	require.True(t, ack.SessionPresent)
-	c.send(&packet.Disconnect{Properties: &packet.Properties{SessionExpiry: packet.Some[uint32](0)}})
-	c.close()
-	connect(t, b, "c", user("bob"))
+		ack := c.connect("c", user("alice"), keep(60), resume)
+		require.True(t, ack.SessionPresent)
+		c.send(&packet.Disconnect{Properties: &packet.Properties{SessionExpiry: packet.Some[uint32](0)}})
+		c.close()
+		connect(t, b, "c", user("bob"))
+	})
 }
 
 func TestSubscriptionsThatAreNoLongerAllowedEnd(t *testing.T) {
-	acl := &aclFunc{}
-	acl.f = func(_ context.Context, _ *broker.ClientInfo, a broker.Action, topic string) (bool, error) {
-		return acl.revision.Load() == 0 || a == broker.ActionPublish || topic == "b", nil
-	}
-	b := newBroker(t, &broker.Config{ACL: acl})
-	filters := []packet.Subscription{{Filter: "a", QoS: 1}, {Filter: "b", QoS: 1}, {Filter: "$share/g/a", QoS: 1}}
-	live, away := connect(t, b, "live"), connect(t, b, "away", keep(60))
-	live.subscribe(filters...)
-	away.subscribe(filters...)
-	away.close()
-	acl.revision.Add(1)
-	n, err := b.Reauthorize(context.Background())
-	require.NoError(t, err)
-	require.Equal(t, 4, n)
-	pub := connect(t, b, "pub")
-	pub.publish("a", "no", 0)
-	pub.publish("b", "yes", 0)
-	live.message("b", "yes")
+	synctest.Test(t, func(t *testing.T) {
+		acl := &aclFunc{}
+		acl.f = func(_ context.Context, _ *broker.ClientInfo, a broker.Action, topic string) (bool, error) {
+			return acl.revision.Load() == 0 || a == broker.ActionPublish || topic == "b", nil
+		}
+		b := newBroker(t, &broker.Config{ACL: acl})
+		filters := []packet.Subscription{{Filter: "a", QoS: 1}, {Filter: "b", QoS: 1}, {Filter: "$share/g/a", QoS: 1}}
+		live, away := connect(t, b, "live"), connect(t, b, "away", keep(60))
+		live.subscribe(filters...)
+		away.subscribe(filters...)
+		away.close()
+		acl.revision.Add(1)
+		n, err := b.Reauthorize(context.Background())
+		require.NoError(t, err)
+		require.Equal(t, 4, n)
+		pub := connect(t, b, "pub")
+		pub.publish("a", "no", 0)
+		pub.publish("b", "yes", 0)
+		live.message("b", "yes")
 
-	away = dial(t, b)
-	require.True(t, away.connect("away", keep(60), resume).SessionPresent)
-	away.ping()
-	pub.publish("a", "no", 0)
-	pub.publish("b", "yes", 0)
-	live.message("b", "yes")
-	away.message("b", "yes")
-	require.Equal(t, 2, b.Stats().Subscriptions)
-	require.EqualValues(t, 4, b.Stats().DeniedFilters)
+		away = dial(t, b)
+		require.True(t, away.connect("away", keep(60), resume).SessionPresent)
+		away.ping()
+		pub.publish("a", "no", 0)
+		pub.publish("b", "yes", 0)
+		live.message("b", "yes")
+		away.message("b", "yes")
+		require.Equal(t, 2, b.Stats().Subscriptions)
+		require.EqualValues(t, 4, b.Stats().DeniedFilters)
+	})
 }
 
 func TestAnIdentityThatExpiresEndsTheConnection(t *testing.T) {

@@ -74,12 +74,14 @@ func TestAnAddressHasFewFailedLoginsAndThenTheAuthenticatorIsNotAsked(t *testing
 }
 
 func TestThePrefixOfAnIPv6CustomerCanBeSaid(t *testing.T) {
-	b := newBroker(t, &broker.Config{Quotas: broker.Quotas{ConnsPerAddr: 1, IPv6Prefix: 48}})
-	require.Equal(t, packet.Success, dialFrom(t, b, "[2001:db8:0:1::1]:1").connect("").Code)
-	require.Equal(t, packet.QuotaExceeded, dialFrom(t, b, "[2001:db8:0:2::1]:1").connect("").Code)
-	require.Equal(t, packet.Success, dialFrom(t, b, "[2001:db8:1:1::1]:1").connect("").Code)
-	_, err := broker.New(&broker.Config{Quotas: broker.Quotas{IPv6Prefix: 129}})
-	require.ErrorContains(t, err, "IPv6Prefix 129")
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, &broker.Config{Quotas: broker.Quotas{ConnsPerAddr: 1, IPv6Prefix: 48}})
+		require.Equal(t, packet.Success, dialFrom(t, b, "[2001:db8:0:1::1]:1").connect("").Code)
+		require.Equal(t, packet.QuotaExceeded, dialFrom(t, b, "[2001:db8:0:2::1]:1").connect("").Code)
+		require.Equal(t, packet.Success, dialFrom(t, b, "[2001:db8:1:1::1]:1").connect("").Code)
+		_, err := broker.New(&broker.Config{Quotas: broker.Quotas{IPv6Prefix: 129}})
+		require.ErrorContains(t, err, "IPv6Prefix 129")
+	})
 }
 
 // Above its limit of an address, of guesses that wait together for the authenticator

@@ -43,53 +43,55 @@ func dialFrom(t testing.TB, b *broker.Broker, addr string) *peer {
 }
 
 func TestConnectionsOfAnAddressAreBoundedAndReleased(t *testing.T) {
-	b := newBroker(t, &broker.Config{Quotas: broker.Quotas{ConnsPerAddr: 2}})
-	try := func(addr string, want packet.ReasonCode) *peer {
-		t.Helper()
-		c := dialFrom(t, b, addr)
-		require.Equal(t, want, c.connect("").Code, addr)
-		return c
-	}
-	first := try("192.0.2.1:1", packet.Success)
-	try("192.0.2.1:2", packet.Success)
-	try("192.0.2.1:3", packet.QuotaExceeded).closed()
-	try("[::ffff:192.0.2.1]:4", packet.QuotaExceeded).closed() // the same
-	try("192.0.2.2:1", packet.Success)
-	first.close()
-	try("192.0.2.1:5", packet.Success)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, &broker.Config{Quotas: broker.Quotas{ConnsPerAddr: 2}})
+		try := func(addr string, want packet.ReasonCode) *peer {
+			t.Helper()
+			c := dialFrom(t, b, addr)
+			require.Equal(t, want, c.connect("").Code, addr)
+			return c
+		}
+		first := try("192.0.2.1:1", packet.Success)
+		try("192.0.2.1:2", packet.Success)
+		try("192.0.2.1:3", packet.QuotaExceeded).closed()
+		try("[::ffff:192.0.2.1]:4", packet.QuotaExceeded).closed() // the same
+		try("192.0.2.2:1", packet.Success)
+		first.close()
+		try("192.0.2.1:5", packet.Success)
 
-	try("[2001:db8:0:1::1]:1", packet.Success)
-	try("[2001:db8:0:1:ffff::2]:1", packet.Success)
-	try("[2001:db8:0:1::3]:1", packet.QuotaExceeded) // of the same /64
-	try("[2001:db8:0:2::1]:1", packet.Success)
-	for range 5 {
-		try("127.0.0.1:1", packet.Success)
-		try("[::1]:1", packet.Success)
-	}
-	require.EqualValues(t, 3, b.Stats().AboveQuota[broker.RefusedAddr])
+		try("[2001:db8:0:1::1]:1", packet.Success)
+		try("[2001:db8:0:1:ffff::2]:1", packet.Success)
+		try("[2001:db8:0:1::3]:1", packet.QuotaExceeded) // of the same /64
+		try("[2001:db8:0:2::1]:1", packet.Success)
+		for range 5 {
+			try("127.0.0.1:1", packet.Success)
+			try("[::1]:1", packet.Success)
+		}
+		require.EqualValues(t, 3, b.Stats().AboveQuota[broker.RefusedAddr])
+	})
 }
 
 func TestRefusedConnectionsAreBoundedToo(t *testing.T) {
-	b := newBroker(t, &broker.Config{Quotas: broker.Quotas{ConnsPerAddr: 1}})
-	require.Equal(t, packet.Success, dialFrom(t, b, "192.0.2.1:1").connect("").Code)
-	closed := 0
-	for range 300 { // without a CONNECT
-		c := dialFrom(t, b, "192.0.2.1:2")
-		select {
-		case <-c.end:
-			closed++
-		default:
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, &broker.Config{Quotas: broker.Quotas{ConnsPerAddr: 1}})
+		require.Equal(t, packet.Success, dialFrom(t, b, "192.0.2.1:1").connect("").Code)
+		var all []*peer
+		for range 300 { // without a CONNECT
+			all = append(all, dialFrom(t, b, "192.0.2.1:2"))
 		}
-	}
-	require.Eventually(t, func() bool {
-		var waiting int64
-		for _, n := range b.Stats().Connections {
-			waiting += n.Now
+		synctest.Wait()
+		closed := 0
+		for _, c := range all {
+			select {
+			case <-c.end:
+				closed++
+			default:
+			}
 		}
-		return waiting == 1+256
-	}, 20*time.Second, time.Millisecond)
-	require.LessOrEqual(t, closed, 300-256)
-	require.Equal(t, packet.Success, dialFrom(t, b, "192.0.2.2:1").connect("").Code, "others get in")
+		require.Equal(t, 300-256, closed)
+		require.EqualValues(t, 1+256, b.Stats().Connections[mqtt.TCP].Now)
+		require.Equal(t, packet.Success, dialFrom(t, b, "192.0.2.2:1").connect("").Code, "others get in")
+	})
 }
 
 func TestTheRateOfConnectionsIsBoundedAndCannotBeResetByLeaving(t *testing.T) {
@@ -144,6 +146,8 @@ func TestAHundredDialersNeverGetAboveTheLimits(t *testing.T) {
 		"of the address":  {broker.Config{Quotas: broker.Quotas{ConnsPerAddr: limit, ConnRatePerAddr: -1}}, fromOne, packet.QuotaExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
+			// Whoever is refused has time to read why, on a busy machine too.
+			tt.cfg.ConnectTimeout, tt.cfg.DrainTimeout = time.Minute, time.Minute
 			b := newBroker(t, &tt.cfg)
 			dial := tt.dial(t, b)
 			var in, most atomic.Int64
@@ -178,7 +182,7 @@ func TestAHundredDialersNeverGetAboveTheLimits(t *testing.T) {
 			}
 			wg.Wait()
 			require.LessOrEqual(t, most.Load(), int64(limit))
-			require.Eventually(t, func() bool { return b.Stats().Connections[mqtt.TCP].Now == 0 }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return b.Stats().Connections[mqtt.TCP].Now == 0 }, time.Minute, time.Millisecond)
 			var held []*peer
 			for i := range limit {
 				c := dial()

@@ -70,112 +70,121 @@ func guarded(t testing.TB, rules *ruleBook, change ...func(*broker.Config)) *bro
 }
 
 func TestASessionWithoutAConnectionLosesWhatARuleRevokes(t *testing.T) {
-	rules := newRuleBook()
-	b := guarded(t, rules)
-	away := connect(t, b, "away", user("alice"), keep(60))
-	away.subscribe(packet.Subscription{Filter: "a/#", QoS: 1}, packet.Subscription{Filter: "b", QoS: 1}, packet.Subscription{Filter: "$share/g/c", QoS: 1})
-	away.close()
-	pub := connect(t, b, "pub")
-	for _, topic := range []string{"a/1", "b", "c"} {
-		pub.publish(topic, "before", 1)
-	}
-	require.Equal(t, 2, rules.deny(t, b, "alice a/#", "alice a/1", "alice c", "bob b"))
-	require.EqualValues(t, 2, b.Stats().Dropped[broker.DropDenied])
-	require.Equal(t, 1, b.Stats().Subscriptions)
-	for _, topic := range []string{"a/1", "b", "c"} {
-		pub.publish(topic, "after", 1)
-	}
-	away = dial(t, b)
-	require.True(t, away.connect("away", user("alice"), keep(60), resume).SessionPresent)
-	away.message("b", "before")
-	away.message("b", "after")
-	away.ping()
+	synctest.Test(t, func(t *testing.T) {
+		rules := newRuleBook()
+		b := guarded(t, rules)
+		away := connect(t, b, "away", user("alice"), keep(60))
+		away.subscribe(packet.Subscription{Filter: "a/#", QoS: 1}, packet.Subscription{Filter: "b", QoS: 1}, packet.Subscription{Filter: "$share/g/c", QoS: 1})
+		away.close()
+		pub := connect(t, b, "pub")
+		for _, topic := range []string{"a/1", "b", "c"} {
+			pub.publish(topic, "before", 1)
+		}
+		require.Equal(t, 2, rules.deny(t, b, "alice a/#", "alice a/1", "alice c", "bob b"))
+		require.EqualValues(t, 2, b.Stats().Dropped[broker.DropDenied])
+		require.Equal(t, 1, b.Stats().Subscriptions)
+		for _, topic := range []string{"a/1", "b", "c"} {
+			pub.publish(topic, "after", 1)
+		}
+		away = dial(t, b)
+		require.True(t, away.connect("away", user("alice"), keep(60), resume).SessionPresent)
+		away.message("b", "before")
+		away.message("b", "after")
+		away.ping()
+	})
 }
 
 func TestAMessageThatWaitsStaysIfItsTopicIsStillAllowed(t *testing.T) {
-	rules := newRuleBook()
-	b := guarded(t, rules)
-	away := connect(t, b, "away", user("alice"), keep(60))
-	away.subscribe(packet.Subscription{Filter: "a/+", QoS: 1}, packet.Subscription{Filter: "b/#", QoS: 1})
-	away.close()
-	pub := connect(t, b, "pub")
-	for _, topic := range []string{"a/1", "a/2", "b/1"} {
-		pub.publish(topic, "m", 1)
-	}
-	require.Equal(t, 1, rules.deny(t, b, "alice a/+", "alice a/2", "alice b/1"))
-	away = dial(t, b)
-	require.True(t, away.connect("away", user("alice"), keep(60), resume).SessionPresent)
-	away.message("a/1", "m")
-	away.message("b/1", "m")
-	away.ping()
-	require.EqualValues(t, 1, b.Stats().Dropped[broker.DropDenied], "what a subscription brings that is allowed is not asked for by topic")
+	synctest.Test(t, func(t *testing.T) {
+		rules := newRuleBook()
+		b := guarded(t, rules)
+		away := connect(t, b, "away", user("alice"), keep(60))
+		away.subscribe(packet.Subscription{Filter: "a/+", QoS: 1}, packet.Subscription{Filter: "b/#", QoS: 1})
+		away.close()
+		pub := connect(t, b, "pub")
+		for _, topic := range []string{"a/1", "a/2", "b/1"} {
+			pub.publish(topic, "m", 1)
+		}
+		require.Equal(t, 1, rules.deny(t, b, "alice a/+", "alice a/2", "alice b/1"))
+		away = dial(t, b)
+		require.True(t, away.connect("away", user("alice"), keep(60), resume).SessionPresent)
+		away.message("a/1", "m")
+		away.message("b/1", "m")
+		away.ping()
+		require.EqualValues(t, 1, b.Stats().Dropped[broker.DropDenied], "what a subscription brings that is allowed is not asked for by topic")
+	})
 }
 
 func TestWhatWaitsForALiveClientIsDroppedToo(t *testing.T) {
-	rules := newRuleBook()
-	b := guarded(t, rules)
-	live := connect(t, b, "live", user("alice"), func(p *packet.Connect) {
-		p.Properties = &packet.Properties{ReceiveMaximum: packet.Some[uint16](1)}
+	synctest.Test(t, func(t *testing.T) {
+		rules := newRuleBook()
+		b := guarded(t, rules)
+		live := connect(t, b, "live", user("alice"), func(p *packet.Connect) {
+			p.Properties = &packet.Properties{ReceiveMaximum: packet.Some[uint16](1)}
+		})
+		live.subscribe(packet.Subscription{Filter: "a", QoS: 1}, packet.Subscription{Filter: "b", QoS: 1})
+		pub := connect(t, b, "pub")
+		pub.publish("a", "sent", 1)
+		pub.publish("a", "waits", 1)
+		pub.publish("b", "waits", 1)
+		p := live.message("a", "sent")
+		rules.deny(t, b, "alice a") // or its own SUBSCRIBE has met the new rules
+		require.Equal(t, 1, b.Stats().Subscriptions)
+		live.send(&packet.Puback{Ack: packet.Ack{PacketID: p.PacketID}})
+		live.message("b", "waits")
+		require.EqualValues(t, 1, b.Stats().Dropped[broker.DropDenied])
 	})
-	live.subscribe(packet.Subscription{Filter: "a", QoS: 1}, packet.Subscription{Filter: "b", QoS: 1})
-	pub := connect(t, b, "pub")
-	pub.publish("a", "sent", 1)
-	pub.publish("a", "waits", 1)
-	pub.publish("b", "waits", 1)
-	p := live.message("a", "sent")
-	rules.deny(t, b, "alice a") // or its own SUBSCRIBE has met the new rules
-	require.Equal(t, 1, b.Stats().Subscriptions)
-	live.send(&packet.Puback{Ack: packet.Ack{PacketID: p.PacketID}})
-	live.message("b", "waits")
-	require.EqualValues(t, 1, b.Stats().Dropped[broker.DropDenied])
 }
 
 func TestASessionFromTheStoreIsHeldAgainstTheRulesAsItsLastClient(t *testing.T) {
-	rules := newRuleBook()
-	m := store.NewMemory(nil)
-	with := func(m *store.Memory) *broker.Broker {
-		b, err := broker.New(&broker.Config{Auth: asClaimed, ACL: rules, Store: m})
-		require.NoError(t, err)
-		return b
-	}
-	b := with(m)
-	away := connect(t, b, "away", user("alice"), keep(3600), v311, resume)
-	away.subscribe(packet.Subscription{Filter: "a", QoS: 1}, packet.Subscription{Filter: "b", QoS: 1}, packet.Subscription{Filter: "c", QoS: 1})
-	away.close()
-	pub := connect(t, b, "pub")
-	for _, topic := range []string{"a", "b", "c"} {
-		pub.publish(topic, "m", 1)
-	}
-	next := m.Restart(nil)
-	require.NoError(t, m.Close())
-	b.Close()
+	synctest.Test(t, func(t *testing.T) {
+		rules := newRuleBook()
+		m := store.NewMemory(nil)
+		with := func(m *store.Memory) *broker.Broker {
+			b, err := broker.New(&broker.Config{Auth: asClaimed, ACL: rules, Store: m})
+			require.NoError(t, err)
+			return b
+		}
+		b := with(m)
+		away := connect(t, b, "away", user("alice"), keep(3600), v311, resume)
+		away.subscribe(packet.Subscription{Filter: "a", QoS: 1}, packet.Subscription{Filter: "b", QoS: 1}, packet.Subscription{Filter: "c", QoS: 1})
+		away.close()
+		pub := connect(t, b, "pub")
+		for _, topic := range []string{"a", "b", "c"} {
+			pub.publish(topic, "m", 1)
+		}
+		next := m.Restart(nil)
+		require.NoError(t, m.Close())
+		b.Close()
 
-	rules.mu.Lock()
-	rules.denied["alice a"] = true // while the broker is down
-	clear(rules.clients)
-	rules.mu.Unlock()
-	b = with(next)
-	require.Eventually(t, func() bool { return b.Stats().Subscriptions == 2 }, time.Minute, time.Millisecond)
-	require.Equal(t, 1, rules.deny(t, b, "alice b"))
-	rules.mu.Lock()
-	for who := range rules.clients["a"] {
-		require.Equal(t, broker.ClientInfo{ClientID: "away", Username: "alice", Version: packet.V311, Carrier: mqtt.TCP, Offline: true}, who)
-	}
-	rules.mu.Unlock()
-	away = dial(t, b)
-	require.True(t, away.connect("away", user("alice"), v311, resume).SessionPresent)
-	away.message("c", "m")
-	away.ping()
+		rules.mu.Lock()
+		rules.denied["alice a"] = true // while the broker is down
+		clear(rules.clients)
+		rules.mu.Unlock()
+		b = with(next)
+		synctest.Wait() // until they are held against the rules
+		require.Equal(t, 2, b.Stats().Subscriptions)
+		require.Equal(t, 1, rules.deny(t, b, "alice b"))
+		rules.mu.Lock()
+		for who := range rules.clients["a"] {
+			require.Equal(t, broker.ClientInfo{ClientID: "away", Username: "alice", Version: packet.V311, Carrier: mqtt.TCP, Offline: true}, who)
+		}
+		rules.mu.Unlock()
+		away = dial(t, b)
+		require.True(t, away.connect("away", user("alice"), v311, resume).SessionPresent)
+		away.message("c", "m")
+		away.ping()
 
-	// What was taken away does not come back with the next start.
-	last := next.Restart(nil)
-	require.NoError(t, next.Close())
-	b.Close()
-	b = with(last)
-	require.Equal(t, 1, b.Stats().Subscriptions)
-	require.Equal(t, 1, b.Stats().Store.Messages)
-	require.NoError(t, b.Close())
-	require.NoError(t, last.Close())
+		// What was taken away does not come back with the next start.
+		last := next.Restart(nil)
+		require.NoError(t, next.Close())
+		b.Close()
+		b = with(last)
+		require.Equal(t, 1, b.Stats().Subscriptions)
+		require.Equal(t, 1, b.Stats().Store.Messages)
+		require.NoError(t, b.Close())
+		require.NoError(t, last.Close())
+	})
 }
 
 func TestASessionOfTheStoreThatDoesNotSayWhoseItIsIsLetGo(t *testing.T) {
@@ -223,40 +232,44 @@ func dialed(t testing.TB, b *broker.Broker, id string, change ...func(*packet.Co
 }
 
 func TestRulesThatChangeWhileASubscribeIsDecidedOnHoldForIt(t *testing.T) {
-	rules := newRuleBook()
-	b := guarded(t, rules)
-	c := connect(t, b, "c", user("alice"))
-	rules.asking = func(a broker.Action, name string) {
-		if a != broker.ActionSubscribe || name != "a" || rules.revision.Load() > 0 {
-			return
+	synctest.Test(t, func(t *testing.T) {
+		rules := newRuleBook()
+		b := guarded(t, rules)
+		c := connect(t, b, "c", user("alice"))
+		rules.asking = func(a broker.Action, name string) {
+			if a != broker.ActionSubscribe || name != "a" || rules.revision.Load() > 0 {
+				return
+			}
+			require.Zero(t, rules.deny(t, b, "alice a"), "it passes before there is anything to take away")
 		}
-		require.Zero(t, rules.deny(t, b, "alice a"), "it passes before there is anything to take away")
-	}
-	c.subscribe(packet.Subscription{Filter: "a"}, packet.Subscription{Filter: "b"})
-	c.ping()
-	require.Equal(t, 1, b.Stats().Subscriptions)
-	c.publish("a", "no", 0)
-	c.publish("b", "yes", 0)
-	c.message("b", "yes")
+		c.subscribe(packet.Subscription{Filter: "a"}, packet.Subscription{Filter: "b"})
+		c.ping()
+		require.Equal(t, 1, b.Stats().Subscriptions)
+		c.publish("a", "no", 0)
+		c.publish("b", "yes", 0)
+		c.message("b", "yes")
+	})
 }
 
 func TestRulesThatChangeWhileASessionIsResumedHoldForIt(t *testing.T) {
-	rules := newRuleBook()
-	b := newBroker(t, &broker.Config{ACL: rules}) // anybody may resume a session
-	c := connect(t, b, "c", user("alice"), keep(60))
-	c.subscribe(packet.Subscription{Filter: "a"}, packet.Subscription{Filter: "b"})
-	c.close()
-	rules.mu.Lock()
-	rules.asking = func(broker.Action, string) {
-		if rules.revision.Load() == 0 {
-			require.Zero(t, rules.deny(t, b, "bob a"), "the session is still alice's")
+	synctest.Test(t, func(t *testing.T) {
+		rules := newRuleBook()
+		b := newBroker(t, &broker.Config{ACL: rules}) // anybody may resume a session
+		c := connect(t, b, "c", user("alice"), keep(60))
+		c.subscribe(packet.Subscription{Filter: "a"}, packet.Subscription{Filter: "b"})
+		c.close()
+		rules.mu.Lock()
+		rules.asking = func(broker.Action, string) {
+			if rules.revision.Load() == 0 {
+				require.Zero(t, rules.deny(t, b, "bob a"), "the session is still alice's")
+			}
 		}
-	}
-	rules.mu.Unlock()
-	c = dial(t, b)
-	require.True(t, c.connect("c", user("bob"), keep(60), resume).SessionPresent)
-	c.ping()
-	require.Equal(t, 1, b.Stats().Subscriptions)
+		rules.mu.Unlock()
+		c = dial(t, b)
+		require.True(t, c.connect("c", user("bob"), keep(60), resume).SessionPresent)
+		c.ping()
+		require.Equal(t, 1, b.Stats().Subscriptions)
+	})
 }
 
 func TestAWillIsAuthorizedWhenItIsDue(t *testing.T) {
@@ -443,32 +456,34 @@ func TestWillsOfManyWhoAreLostTogetherWaitForTheirTurn(t *testing.T) {
 }
 
 func TestAWillFromTheStoreIsAuthorizedAsWhoSetIt(t *testing.T) {
-	rules := newRuleBook()
-	m := store.NewMemory(nil)
-	b, err := broker.New(&broker.Config{Auth: asClaimed, ACL: rules, Store: m})
-	require.NoError(t, err)
-	connect(t, b, "sub", keep(3600)).subscribe(packet.Subscription{Filter: "#", QoS: 1})
-	qos1 := func(p *packet.Connect) { p.Will.QoS = 1 }
-	connect(t, b, "1", user("alice"), keep(3600), will("w", "of alice", 0), qos1)
-	connect(t, b, "2", user("bob"), keep(3600), will("w", "of bob", 0), qos1)
-	next := m.Restart(nil)
-	require.NoError(t, m.Close())
-	b.Close()
-	rules.mu.Lock()
-	rules.denied["alice w"] = true
-	rules.mu.Unlock()
-	b, err = broker.New(&broker.Config{Auth: asClaimed, ACL: rules, Store: next})
-	require.NoError(t, err)
-	require.Eventually(t, func() bool {
+	synctest.Test(t, func(t *testing.T) {
+		rules := newRuleBook()
+		m := store.NewMemory(nil)
+		b, err := broker.New(&broker.Config{Auth: asClaimed, ACL: rules, Store: m})
+		require.NoError(t, err)
+		connect(t, b, "sub", keep(3600)).subscribe(packet.Subscription{Filter: "#", QoS: 1})
+		qos1 := func(p *packet.Connect) { p.Will.QoS = 1 }
+		connect(t, b, "1", user("alice"), keep(3600), will("w", "of alice", 0), qos1)
+		connect(t, b, "2", user("bob"), keep(3600), will("w", "of bob", 0), qos1)
+		next := m.Restart(nil)
+		require.NoError(t, m.Close())
+		b.Close()
+		rules.mu.Lock()
+		rules.denied["alice w"] = true
+		rules.mu.Unlock()
+		b, err = broker.New(&broker.Config{Auth: asClaimed, ACL: rules, Store: next})
+		require.NoError(t, err)
+		time.Sleep(time.Second) // they are due at once
 		s := b.Stats()
-		return s.Wills == 1 && s.Dropped[broker.DropDenied] == 1
-	}, time.Minute, time.Millisecond)
-	sub := dial(t, b)
-	require.True(t, sub.connect("sub", keep(3600), resume).SessionPresent)
-	sub.message("w", "of bob")
-	sub.ping()
-	require.NoError(t, b.Close())
-	require.NoError(t, next.Close())
+		require.EqualValues(t, 1, s.Wills)
+		require.EqualValues(t, 1, s.Dropped[broker.DropDenied])
+		sub := dial(t, b)
+		require.True(t, sub.connect("sub", keep(3600), resume).SessionPresent)
+		sub.message("w", "of bob")
+		sub.ping()
+		require.NoError(t, b.Close())
+		require.NoError(t, next.Close())
+	})
 }
 
 func TestADelayedMessageIsAuthorizedWhenItIsDue(t *testing.T) {
