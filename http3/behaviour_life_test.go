@@ -14,6 +14,7 @@ import (
 	"net/http/httputil"
 	neturl "net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing/synctest"
@@ -594,6 +595,11 @@ var lifeBehaviours = []behaviour{
 			steps = nil
 			l.do(l.request("GET", "/", nil).WithContext(httptrace.WithClientTrace(l.Context(), trace)))
 			mu.Lock()
+			if l.proto == "HTTP/2.0" && len(steps) > 2 {
+				// net/http says what it has written when that may be answered already,
+				// and another goroutine says that it is. Nothing orders the two.
+				slices.Sort(steps[2:])
+			}
 			require.Equal(l, []string{"get", fmt.Sprint("got ", serverAddr, " ", reused), "headers", "request", "response"}, steps)
 			mu.Unlock()
 		}
