@@ -89,14 +89,18 @@ func TestRequestsThatEndInEveryWayDoNotMix(t *testing.T) {
 
 func TestRequestsWaitForTheServersStreamLimit(t *testing.T) {
 	simulate(t, func(w *world) {
-		var now, most atomic.Int32
+		var mu sync.Mutex
+		var now, most int // guarded by mu
 		srv := &http3.Server{Transport: &transport.Config{MaxStreams: 3}}
 		srv.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-			if n := now.Add(1); n > most.Load() {
-				most.Store(n)
-			}
+			mu.Lock()
+			now++
+			most = max(most, now)
+			mu.Unlock()
 			time.Sleep(time.Second)
-			now.Add(-1)
+			mu.Lock()
+			now--
+			mu.Unlock()
 		})
 		tr := new(http3.Transport)
 		w.start(srv, tr)
@@ -109,7 +113,7 @@ func TestRequestsWaitForTheServersStreamLimit(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		require.EqualValues(w, 3, most.Load())
+		require.Equal(w, 3, most)
 		require.Equal(w, 1, w.dials)
 	})
 }
