@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quic-go/quic-go"
 	foreign "github.com/quic-go/quic-go/http3"
@@ -20,6 +21,9 @@ import (
 )
 
 // Another implementation of HTTP/3 judges ours, over real sockets.
+
+// patience is for handshakes: a busy machine may leave a test alone for a while.
+const patience = time.Minute
 
 func echoHandler(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Trailer", "X-Sum")
@@ -57,14 +61,17 @@ func TestQuicGosClientIsServed(t *testing.T) {
 	for _, e := range engine.All() {
 		t.Run(e.Name(), func(t *testing.T) {
 			serverTLS, clientTLS := testcert.New()
-			srv := &http3.Server{TLS: serverTLS, Handler: http.HandlerFunc(echoHandler)}
+			srv := &http3.Server{
+				TLS: serverTLS, Handler: http.HandlerFunc(echoHandler),
+				Transport: &transport.Config{HandshakeTimeout: patience},
+			}
 			cfg, err := srv.TransportConfig()
 			require.NoError(t, err)
 			ln, err := transport.ListenAddr(e, "127.0.0.1:0", cfg)
 			require.NoError(t, err)
 			served := make(chan error, 1)
 			go func() { served <- srv.Serve(ln) }() // ends with Close
-			tr := &foreign.Transport{TLSClientConfig: clientTLS}
+			tr := &foreign.Transport{TLSClientConfig: clientTLS, QUICConfig: &quic.Config{HandshakeIdleTimeout: patience}}
 			exchangeWith(t, tr, ln.Addr().String())
 			require.NoError(t, tr.Close())
 			require.NoError(t, srv.Close())
@@ -79,10 +86,13 @@ func TestQuicGosServerAnswers(t *testing.T) {
 			serverTLS, clientTLS := testcert.New()
 			pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 			require.NoError(t, err)
-			srv := &foreign.Server{TLSConfig: foreign.ConfigureTLSConfig(serverTLS), Handler: http.HandlerFunc(echoHandler)}
+			srv := &foreign.Server{
+				TLSConfig: foreign.ConfigureTLSConfig(serverTLS), Handler: http.HandlerFunc(echoHandler),
+				QUICConfig: &quic.Config{HandshakeIdleTimeout: patience},
+			}
 			served := make(chan error, 1)
 			go func() { served <- srv.Serve(pc) }() // ends with Close
-			tr := &http3.Transport{Engine: e, TLS: clientTLS}
+			tr := &http3.Transport{Engine: e, TLS: clientTLS, Config: &transport.Config{HandshakeTimeout: patience}}
 			exchangeWith(t, tr, pc.LocalAddr().String())
 			require.NoError(t, tr.Close())
 			require.NoError(t, srv.Close())
@@ -94,7 +104,7 @@ func TestQuicGosServerAnswers(t *testing.T) {
 
 func TestQuicGosExtendedConnectAndDatagrams(t *testing.T) {
 	serverTLS, clientTLS := testcert.New()
-	srv := &http3.Server{TLS: serverTLS, Transport: &transport.Config{Datagrams: true}}
+	srv := &http3.Server{TLS: serverTLS, Transport: &transport.Config{Datagrams: true, HandshakeTimeout: patience}}
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s, err := http3.TakeStream(w)
 		if err != nil {
@@ -102,6 +112,9 @@ func TestQuicGosExtendedConnectAndDatagrams(t *testing.T) {
 			return
 		}
 		d, err := s.ReceiveDatagram(context.Background())
+		if err == nil { // the client's settings are on another stream
+			_, err = s.Conn().Settings(context.Background())
+		}
 		if err == nil {
 			err = s.SendDatagram(d)
 		}
@@ -121,7 +134,7 @@ func TestQuicGosExtendedConnectAndDatagrams(t *testing.T) {
 	go func() { served <- srv.Serve(ln) }() // ends with Close
 
 	clientTLS.NextProtos = []string{foreign.NextProtoH3}
-	qc, err := quic.DialAddr(t.Context(), ln.Addr().String(), clientTLS.Clone(), &quic.Config{EnableDatagrams: true})
+	qc, err := quic.DialAddr(t.Context(), ln.Addr().String(), clientTLS.Clone(), &quic.Config{EnableDatagrams: true, HandshakeIdleTimeout: patience})
 	require.NoError(t, err)
 	tr := &foreign.Transport{EnableDatagrams: true}
 	conn := tr.NewClientConn(qc)
