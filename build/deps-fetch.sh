@@ -86,6 +86,24 @@ from_upstream() {
 	fi
 }
 
+# download FILE SOURCE URL DEST asks both for a file: place is who had it. Returns 1, with
+# the reasons in tried.
+download() {
+	tried='' why=''
+	if from_mirror "$2" "$1" "$4"; then
+		place="the Debian mirror"
+		return
+	fi
+	tried="; mirror: $why"
+	[ -n "$3" ] || return 1
+	why=
+	if ! from_upstream "$3" "$4"; then
+		tried+="; upstream: $why"
+		return 1
+	fi
+	place=$3
+}
+
 # obtain FILE SHA256 SOURCE [URL] finds one pinned file: got is its path.
 # Returns 1, with the reasons in tried, when no place has it.
 obtain() {
@@ -105,24 +123,15 @@ obtain() {
 		return
 	fi
 	mkdir -p "$tmp/download" "$cache/sources"
-	why=
-	if from_mirror "$3" "$file" "$part"; then
-		place="the Debian mirror"
-	else
-		tried+="; mirror: $why"
-		[ -n "${4:-}" ] || return 1
-		why=
-		if ! from_upstream "$4" "$part"; then
-			tried+="; upstream: $why"
-			return 1
-		fi
-		place=$4
-	fi
+	again download "$file" "$3" "${4:-}" "$part" || return 1
 	verify "$part" "$want" "$place"
 	say "$file: from $place, checksum right"
 	mv "$part" "$kept"
 	got=$kept
 }
+
+# read_archive has archive's lists come.
+read_archive() { apt-get "${archive_options[@]}" -o APT::Update::Error-Mode=any update >"$tmp/apt.log" 2>&1 9>&-; }
 
 # archive reads the signed lists of sid and trixie, once a run.
 archive() {
@@ -141,7 +150,7 @@ archive() {
 	archive_options=(-o "Dir::Etc::SourceList=$aptdir/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$aptdir/lists"
 		-o "Dir::Cache=$aptdir/cache" -o Acquire::Languages=none)
 	say "reading the archive's signed lists of sid and trixie"
-	if ! apt-get "${archive_options[@]}" -o APT::Update::Error-Mode=any update >"$tmp/apt.log" 2>&1 9>&-; then
+	if ! again read_archive; then
 		why=$(grep -E '^E: |^W: ' "$tmp/apt.log" | head -n 1) || true
 		archive_options=()
 		return 1
@@ -252,8 +261,8 @@ need_tools() {
 		die "to build the native engine this machine lacks:$absent; install them with: sudo apt-get install$packages"
 	fi
 	say "installing$packages from the distribution, to build with"
-	run "apt-get update" apt-get update || true
+	again run "apt-get update" apt-get "${apt_root[@]}" update || true
 	# shellcheck disable=SC2086 # a list of words
-	run "apt-get install" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages ||
+	again run "apt-get install" env DEBIAN_FRONTEND=noninteractive apt-get "${apt_root[@]}" install -y --no-install-recommends $packages ||
 		die "this machine lacks:$absent; the command that installs them failed: apt-get install$packages"
 }

@@ -42,6 +42,8 @@ unset CFLAGS CPPFLAGS LDFLAGS LIBS CDPATH DESTDIR MAKEFLAGS MFLAGS PKG_CONFIG_PA
 say() { printf 'deps: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
 
+# shellcheck source=build/again.sh
+. "$here/again.sh"
 # shellcheck source=build/deps-recipes.sh
 . "$here/deps-recipes.sh"
 # shellcheck source=build/deps-fetch.sh

@@ -55,7 +55,7 @@ get_web() {
 		apt_of sid || { say "left out: curl, nginx and browsers"; return 1; }
 		: >"$tmp/status" # nothing is installed in the root
 		# shellcheck disable=SC2086 # package names are words
-		if ! quietly "${apt[@]}" -o "Dir::State::status=$tmp/status" install --download-only -y --no-install-recommends $web_packages; then
+		if ! again quietly "${apt[@]}" -o "Dir::State::status=$tmp/status" install --download-only -y --no-install-recommends $web_packages; then
 			say "left out: curl, nginx and browsers: the packages could not be had from the Debian mirror $(mirror)"
 			return 1
 		fi
@@ -78,12 +78,10 @@ get_web() {
 		publish "$name"
 		say "$(web_versions): $size MB fetched, in $((SECONDS - begin))s"
 	fi
-	mkdir -p "$cache/peers"
 	while read -r name path version; do
 		web_program "$path" >"$tmp/program"
-		chmod 755 "$tmp/program"
-		mv "$tmp/program" "$cache/peers/$name"
-		if ! path=$("$cache/peers/$name" "$version" 2>&1); then
+		provide "$name"
+		if ! path=$("$cache/peers/$name" "$version" 2>&1 9>&-); then
 			say "left out: $name does not run here: $(printf '%s\n' "$path" | head -n 1)"
 			rm "$cache/peers/$name"
 			return 1

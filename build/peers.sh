@@ -22,6 +22,8 @@ ngtcp2=1.11.0 # Debian's
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
+# shellcheck source=build/again.sh
+. "$here/again.sh"
 # shellcheck source=build/deps-fetch.sh
 . "$here/deps-fetch.sh"
 # shellcheck source=build/peers-web.sh
@@ -30,6 +32,16 @@ die() { say "$@"; exit 1; }
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp" ${aptdir:+"$aptdir"}' EXIT
 chmod 755 "$tmp" # apt fetches as a user of its own
+
+# One run at a time changes the cache. Where there is no flock there is little to unpack.
+mkdir -p "$cache"
+if command -v flock >/dev/null; then
+	exec 9>"$cache/peers.lock"
+	if ! flock -n 9; then
+		say "waiting for another run that has the cache of foreign programs"
+		flock 9
+	fi
+fi
 
 # quietly COMMAND... shows the end of what it prints if it fails.
 quietly() { "$@" >"$tmp/log" 2>&1 || { tail -n 5 "$tmp/log" >&2; return 1; }; }
@@ -48,18 +60,30 @@ apt_of() {
 	chmod 777 "$tmp/lists/partial" "$tmp/cache/archives/partial" "$tmp/deb"
 	for suite; do printf 'deb %s %s main\n' "$uri" "$suite"; done >"$tmp/sources.list"
 	apt=(apt-get -o "Dir::Etc::SourceList=$tmp/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$tmp/lists"
-		-o "Dir::Cache=$tmp/cache" -o Acquire::Languages=none)
-	quietly "${apt[@]}" -o APT::Update::Error-Mode=any update || { say "the Debian mirror $uri cannot be read"; return 1; }
+		-o "Dir::Cache=$tmp/cache" -o Acquire::Languages=none -o Acquire::Retries=3)
+	again quietly "${apt[@]}" -o APT::Update::Error-Mode=any update || { say "the Debian mirror $uri cannot be read"; return 1; }
 }
 
-# publish NAME moves the finished $tmp/NAME into the cache.
+# publish NAME moves the finished $tmp/NAME into the cache, all of it or nothing: the cache
+# may be on another file system.
 publish() {
-	rm -rf "${cache:?}/$1"
-	mkdir -p "$cache"
-	mv "$tmp/$1" "$cache/$1"
+	rm -rf "${cache:?}/$1" "$cache/$1.new"
+	mv "$tmp/$1" "$cache/$1.new"
+	mv "$cache/$1.new" "$cache/$1"
 }
 
-has_aioquic() { [ "$("$1" -c 'import aioquic; print(aioquic.__version__)' 2>/dev/null)" = "$aioquic" ]; }
+# provide NAME moves the script $tmp/program into the folder that is printed. The tests of
+# another run may be starting the one that is there.
+provide() {
+	chmod 755 "$tmp/program"
+	if cmp -s "$tmp/program" "$cache/peers/$1"; then return; fi
+	mkdir -p "$cache/peers"
+	mv "$tmp/program" "$cache/peers/.$1.new"
+	mv "$cache/peers/.$1.new" "$cache/peers/$1"
+}
+
+# It comes with other packages, which an installation that was ended may lack.
+has_aioquic() { [ "$("$1" -c 'import aioquic, aioquic.asyncio, aioquic.h3.connection; print(aioquic.__version__)' 2>/dev/null)" = "$aioquic" ]; }
 
 get_aioquic() {
 	local dir=$cache/aioquic-$aioquic
@@ -70,22 +94,20 @@ get_aioquic() {
 				return 1
 			fi
 			say "installing python3-venv, for aioquic"
-			quietly apt-get update && quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv || return 1
+			again quietly apt-get "${apt_root[@]}" update &&
+				again quietly env DEBIAN_FRONTEND=noninteractive apt-get "${apt_root[@]}" install -y --no-install-recommends python3-venv || return 1
 		fi
 		say "installing aioquic $aioquic into $dir"
 		rm -rf "$dir" # a virtual environment cannot be moved
-		mkdir -p "$cache"
-		if ! quietly python3 -m venv "$dir" || ! quietly "$dir/bin/python" -m pip install --only-binary :all: "aioquic==$aioquic" ||
+		if ! quietly python3 -m venv "$dir" || ! again quietly "$dir/bin/python" -m pip install --only-binary :all: "aioquic==$aioquic" ||
 			! has_aioquic "$dir/bin/python"; then
 			rm -rf "$dir"
 			say "left out: aioquic $aioquic could not be installed with pip"
 			return 1
 		fi
 	fi
-	mkdir -p "$cache/peers"
-	printf '#!/bin/sh\nexec "%s/bin/python" "$@"\n' "$dir" >"$tmp/aioquic-python"
-	chmod 755 "$tmp/aioquic-python"
-	mv "$tmp/aioquic-python" "$cache/peers/"
+	printf '#!/bin/sh\nexec "%s/bin/python" "$@"\n' "$dir" >"$tmp/program"
+	provide aioquic-python
 }
 
 # get_mqttjs installs what tests/interop/testdata/mqttjs/package-lock.json has, which
@@ -99,22 +121,21 @@ get_mqttjs() {
 			return 1
 		fi
 		say "installing nodejs and npm, for mqtt.js"
-		quietly apt-get update && quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nodejs npm || return 1
+		again quietly apt-get "${apt_root[@]}" update &&
+			again quietly env DEBIAN_FRONTEND=noninteractive apt-get "${apt_root[@]}" install -y --no-install-recommends nodejs npm || return 1
 	fi
 	if [ ! -d "$cache/$name/node_modules/mqtt" ]; then
 		say "installing mqtt.js into $cache/$name"
 		mkdir "$tmp/$name"
 		cp "$lock"/package.json "$lock"/package-lock.json "$tmp/$name/"
-		if ! (cd "$tmp/$name" && quietly npm ci --ignore-scripts --no-audit --no-fund); then
+		if ! (cd "$tmp/$name" && again quietly npm ci --ignore-scripts --no-audit --no-fund); then
 			say "left out: mqtt.js could not be installed with npm"
 			return 1
 		fi
 		publish "$name"
 	fi
-	mkdir -p "$cache/peers"
-	printf '#!/bin/sh\nNODE_PATH="%s" exec node "$@"\n' "$cache/$name/node_modules" >"$tmp/mqttjs-node"
-	chmod 755 "$tmp/mqttjs-node"
-	mv "$tmp/mqttjs-node" "$cache/peers/"
+	printf '#!/bin/sh\nNODE_PATH="%s" exec node "$@"\n' "$cache/$name/node_modules" >"$tmp/program"
+	provide mqttjs-node
 }
 
 # runs PROGRAM reports whether a program of ngtcp2's starts here.
@@ -135,22 +156,22 @@ get_gtls() {
 	if ! (
 		cd "$tmp/deb"
 		for package in ngtcp2-server ngtcp2-client libngtcp2-16 libngtcp2-crypto-gnutls8 libnghttp3-9; do
-			quietly "${apt[@]}" -t "$suite" download "$package" || exit 1
+			again quietly "${apt[@]}" -t "$suite" download "$package" || exit 1
 		done
-		quietly "${apt[@]}" download libev4 || quietly "${apt[@]}" download libev4t64
+		libev() { quietly "${apt[@]}" download libev4 || quietly "${apt[@]}" download libev4t64; }
+		again libev
 	); then
 		say "left out: the packages of ngtcp2 $ngtcp2 are not on the mirror"
 		return 1
 	fi
-	mkdir -p "$tmp/$files" "$peers"
+	mkdir -p "$tmp/$files"
 	for deb in "$tmp"/deb/*.deb; do dpkg -x "$deb" "$tmp/$files"; done
 	libs=$(dirname "$(find "$tmp/$files" -name 'libngtcp2.so.16' -print -quit)")
 	libs=${libs#"$tmp"/}
 	publish "$files"
 	for program in usr/sbin/gtlsserver usr/bin/gtlsclient; do
 		printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$cache/$libs" "$cache/$files/$program" >"$tmp/program"
-		chmod 755 "$tmp/program"
-		mv "$tmp/program" "$peers/${program##*/}"
+		provide "${program##*/}"
 		if ! runs "$peers/${program##*/}"; then
 			say "left out: ${program##*/} does not run here: $("$peers/${program##*/}" --help 2>&1 | head -n 1)"
 			rm "$peers/${program##*/}"
@@ -185,7 +206,7 @@ get_ossl() {
 
 	say "unpacking a small Debian sid with its GCC into a temporary folder: half a minute, 700 MB"
 	apt_of "$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)" || return 1
-	(cd "$tmp/deb" && quietly "${apt[@]}" download debootstrap) || return 1
+	(cd "$tmp/deb" && again quietly "${apt[@]}" download debootstrap) || return 1
 	dpkg -x "$tmp"/deb/debootstrap_*.deb "$tmp/debootstrap"
 	root=$tmp/sid
 	quietly env DEBOOTSTRAP_DIR="$tmp/debootstrap/usr/share/debootstrap" "$tmp/debootstrap/usr/sbin/debootstrap" \

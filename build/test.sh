@@ -20,6 +20,9 @@ cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
 heading() { printf '\n== %s (%dm%ds)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)) >&2; }
 
+# shellcheck source=build/again.sh
+. build/again.sh
+
 # What the summary is made of: foreign.TAGS, matrix.TAGS and failed.
 results=
 
@@ -99,6 +102,13 @@ need_go() {
 	fi
 }
 
+# need_modules has the modules come that the tests need, before anything is run: Go asks
+# its proxy once. The tests say what they miss.
+need_modules() {
+	again go list -deps -test -tags ngtcp2,interop ./... >/dev/null || true
+	(cd mqtt/mochi && again go list -deps -test ./... >/dev/null) || true
+}
+
 # need_compiler is for the race detector of the default build.
 need_compiler() {
 	local compiler
@@ -107,7 +117,8 @@ need_compiler() {
 		return
 	elif command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
 		say "installing gcc, for the race detector"
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null
+		again apt-get "${apt_root[@]}" update -qq
+		again env DEBIAN_FRONTEND=noninteractive apt-get "${apt_root[@]}" install -y -qq --no-install-recommends gcc libc6-dev >/dev/null
 	elif [ "${CI:-}" = true ]; then
 		say "there is no C compiler ($compiler), which the race detector needs: apt-get install gcc libc6-dev"
 		exit 1
@@ -233,6 +244,7 @@ esac
 need_go
 results=$(mktemp -d)
 trap summary EXIT
+need_modules
 case ${1:-all} in
 go)
 	test_format
