@@ -131,8 +131,9 @@ type Process struct {
 	err   error // of the process; after once
 }
 
-// stopTimeout is how long a process may take to end after its input has.
-const stopTimeout = 10 * time.Second
+// stopTimeout is how long a process may take to end after its input has: more than our
+// broker takes at most to let its clients go.
+const stopTimeout = time.Minute
 
 // Start runs cmd and waits for its first line. The caller sets cmd.Stderr.
 func Start(cmd *exec.Cmd) (*Process, error) {
