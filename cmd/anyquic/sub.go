@@ -97,6 +97,7 @@ func (f *subFlags) run(cmd *cobra.Command, urls []string) error {
 	if _, err := c.Subscribe(ctx, nil, subs...); err != nil {
 		return orCause(ctx, err)
 	}
+	linger := farewell
 	select {
 	case <-out.done:
 	case <-c.Done():
@@ -105,15 +106,20 @@ func (f *subFlags) run(cmd *cobra.Command, urls []string) error {
 		if f.timeout > 0 && cmd.Context().Err() == nil {
 			return context.Cause(ctx)
 		}
-		// Interrupted: that is how a subscriber without --count ends.
+		// Interrupted: that is how a subscriber without --count ends, and soon.
+		linger = 2 * time.Second
 	}
 	if out.err != nil {
 		return fmt.Errorf("write: %w", out.err)
 	}
-	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), linger)
 	defer cancel()
 	return c.Disconnect(bye)
 }
+
+// farewell bounds how long the end of a subscriber that has what it wanted may take: it
+// has yet to acknowledge the last message, and failing that is an error.
+const farewell = 10 * time.Second
 
 // orCause returns why ctx ended if it did, else err.
 func orCause(ctx context.Context, err error) error {
