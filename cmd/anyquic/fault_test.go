@@ -54,7 +54,7 @@ func TestServeMisbehavesIfItIsAskedTo(t *testing.T) {
 				}
 			})
 			pub := dial("pub", func(*client.Config) {})
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 			defer cancel()
 			_, err := sub.Subscribe(ctx, nil, packet.Subscription{Filter: topic + "/+", QoS: 2})
 			require.NoError(t, err)

@@ -143,13 +143,13 @@ func TestH3ReadsItsCertificateAgainOnSIGHUP(t *testing.T) {
 	self, err := os.FindProcess(os.Getpid())
 	require.NoError(t, err)
 	require.NoError(t, self.Signal(syscall.SIGHUP))
-	require.Eventually(t, func() bool { return strings.Contains(stderr.String(), now) }, 20*time.Second, time.Millisecond, "the log")
+	require.Eventually(t, func() bool { return strings.Contains(stderr.String(), now) }, patience, time.Millisecond, "the log")
 	require.Equal(t, now, served())
 
 	// What is no certificate changes nothing, and ends nothing.
 	require.NoError(t, os.WriteFile(certFile, nil, 0o600))
 	require.NoError(t, self.Signal(syscall.SIGHUP))
-	require.Eventually(t, func() bool { return strings.Contains(stderr.String(), "the old one stays") }, 20*time.Second, time.Millisecond, "the log")
+	require.Eventually(t, func() bool { return strings.Contains(stderr.String(), "the old one stays") }, patience, time.Millisecond, "the log")
 	require.Equal(t, now, served())
 	require.Zero(t, stop())
 }

@@ -50,7 +50,7 @@ func TestTheLogInJSONNamesClientAddressCarrierAndReasonAndNoSecret(t *testing.T)
 			}
 		}
 		return n == 5
-	}, 20*time.Second, 5*time.Millisecond, "%s", &s.stderr)
+	}, patience, 5*time.Millisecond, "%s", &s.stderr)
 	found := lines()
 	for _, carrier := range []string{"tcp", "quic", "wss", "wt", "lost"} {
 		on, off := found["mqtt: connected id-"+carrier], found["mqtt: disconnected id-"+carrier]

@@ -23,6 +23,10 @@ import (
 	"github.com/anyquic/anyquic/transport/engine"
 )
 
+// patience ends what hangs. A machine that is busy with other tests may need a good part
+// of it.
+const patience = 2 * time.Minute
+
 // anyquic runs the program and returns its exit status and what it printed.
 func anyquic(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
@@ -31,7 +35,7 @@ func anyquic(t *testing.T, args ...string) (code int, stdout, stderr string) {
 
 func anyquicWithInput(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 	var out bytes.Buffer
 	var errs buffer // the servers of a benchmark write to it too
@@ -93,7 +97,10 @@ func startServe(t *testing.T, args ...string) *served {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	any := "127.0.0.1:0"
-	args = append([]string{"serve", "--json", "--tcp", any, "--tls", any, "--ws", any, "--wss", any, "--quic", any, "--metrics", any}, args...)
+	args = append([]string{
+		"serve", "--json", "--tcp", any, "--tls", any, "--ws", any, "--wss", any, "--quic", any, "--metrics", any,
+		"--connect-timeout", "1m", "--drain-timeout", "1m",
+	}, args...)
 	r, w := io.Pipe()
 	go func() { // ends with stop
 		s.code <- run(ctx, args, strings.NewReader(""), w, &s.stderr)
@@ -131,17 +138,18 @@ func TestEveryCarrierDeliversWhatIsPublished(t *testing.T) {
 			topic := "t/" + strings.ReplaceAll(name, "+", "-")
 			code, _, stderr := anyquic(t, "mqtt", "pub", url, "--insecure", "-t", topic, "-m", "kept", "-q", "1", "-r")
 			require.Zero(t, code, stderr)
-			code, stdout, stderr := anyquic(t, "mqtt", "sub", url, "--insecure", "-t", topic, "-C", "1", "-v", "-W", "20s")
+			code, stdout, stderr := anyquic(t, "mqtt", "sub", url, "--insecure", "-t", topic, "-C", "1", "-v", "-W", "2m")
 			require.Zero(t, code, stderr)
 			require.Equal(t, topic+" kept\n", stdout)
 		})
 	}
-	_, metrics := s.get(t, "/metrics")
+	s.counts(t, map[string]float64{
+		`quic_handshakes_total{listener="quic"}`: 6, `quic_handshakes_total{listener="wss"}`: 4,
+	})
+	m := s.scrape(t)
 	for carrier, n := range map[string]int{"tcp": 2, "tls": 2, "ws": 2, "wss": 2, "wss+h2": 2, "wss+h3": 4, "quic": 2, "wt": 4} {
-		require.Contains(t, metrics, fmt.Sprintf(`anyquic_mqtt_connections_total{carrier="%s"} %d`, carrier, n))
+		require.EqualValues(t, n, m[fmt.Sprintf(`mqtt_connections_total{carrier="%s"}`, carrier)], carrier)
 	}
-	require.Contains(t, metrics, `anyquic_quic_handshakes_total{listener="quic"} 6`)
-	require.Contains(t, metrics, `anyquic_quic_handshakes_total{listener="wss"} 4`)
 }
 
 // get asks the metrics listener.
@@ -211,7 +219,7 @@ func TestSubPrintsJSON(t *testing.T) {
 	} {
 		code, _, stderr := anyquicWithInput(t, payload, "mqtt", "pub", s.url("tcp"), "-t", "j", "-s", "-q", "2", "-r")
 		require.Zero(t, code, stderr)
-		code, stdout, stderr := anyquic(t, "mqtt", "sub", s.url("tcp"), "-t", "j", "-C", "1", "--json", "-W", "20s")
+		code, stdout, stderr := anyquic(t, "mqtt", "sub", s.url("tcp"), "-t", "j", "-C", "1", "--json", "-W", "2m")
 		require.Zero(t, code, stderr)
 		var got message
 		require.NoError(t, json.Unmarshal([]byte(stdout), &got), stdout)
@@ -228,21 +236,17 @@ func TestMetricsCountAndHealthAnswers(t *testing.T) {
 	status, body := s.get(t, "/healthz")
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "ok\n", body)
+	s.counts(t, map[string]float64{
+		`mqtt_connections_total{carrier="quic"}`: 1, `mqtt_messages_received_total{qos="1"}`: 1, `quic_handshakes_total{listener="quic"}`: 1,
+	})
 	_, body = s.get(t, "/metrics")
-	for _, line := range []string{
-		`anyquic_mqtt_connections_total{carrier="quic"} 1`,
-		`anyquic_mqtt_messages_received_total{qos="1"} 1`,
-		`anyquic_quic_handshakes_total{listener="quic"} 1`,
-		`anyquic_build_info{engine="` + engine.Default().Name() + `",`,
-	} {
-		require.Contains(t, body, line)
-	}
+	require.Contains(t, body, `anyquic_build_info{engine="`+engine.Default().Name()+`",`)
 }
 
 func TestServerThatEndsTellsItsClients(t *testing.T) {
 	s := startServe(t)
 	var out, errs buffer
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 	code := make(chan int, 1)
 	go func() { // ends with cancel
@@ -251,9 +255,9 @@ func TestServerThatEndsTellsItsClients(t *testing.T) {
 	require.Eventually(t, func() bool {
 		code, _, _ := anyquic(t, "mqtt", "pub", s.url("tcp"), "-t", "there", "-m", "?")
 		return code == 0 && strings.Contains(out.String(), "there ?\n")
-	}, 20*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 	s.stop()
-	require.Eventually(t, func() bool { return strings.Contains(errs.String(), "0x8b") }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(errs.String(), "0x8b") }, patience, 10*time.Millisecond)
 	cancel()
 	require.Zero(t, <-code)
 }

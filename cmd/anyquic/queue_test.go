@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,10 +9,7 @@ import (
 )
 
 func TestWhatPubCannotDeliverStaysInTheFileForTheNext(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	nobody := "mqtt://" + ln.Addr().String()
-	require.NoError(t, ln.Close())
+	nobody := "mqtt://" + refusing(t)
 	file := filepath.Join(t.TempDir(), "queue")
 	for _, m := range []string{"first", "second"} {
 		code, _, stderr := anyquic(t, "mqtt", "pub", nobody, "-i", "p", "-t", "q/"+m, "-m", m, "-q", "2", "-r", "--queue", file, "--queue-wait", "0s")
@@ -22,10 +18,10 @@ func TestWhatPubCannotDeliverStaysInTheFileForTheNext(t *testing.T) {
 	}
 
 	s := startServe(t)
-	code, _, stderr := anyquicWithInput(t, "third\n", "mqtt", "pub", s.url("tcp"), "-i", "p", "-t", "q/third", "-l", "-r", "--queue", file, "--queue-sync")
+	code, _, stderr := anyquicWithInput(t, "third\n", "mqtt", "pub", s.url("tcp"), "-i", "p", "-t", "q/third", "-l", "-r", "--queue", file, "--queue-sync", "--queue-wait", "2m")
 	require.Zero(t, code, stderr)
 	require.Empty(t, stderr)
-	code, stdout, stderr := anyquic(t, "mqtt", "sub", s.url("tcp"), "-t", "q/#", "-C", "3", "-W", "20s")
+	code, stdout, stderr := anyquic(t, "mqtt", "sub", s.url("tcp"), "-t", "q/#", "-C", "3", "-W", "2m")
 	require.Zero(t, code, stderr)
 	require.ElementsMatch(t, []string{"first", "second", "third"}, strings.Fields(stdout))
 

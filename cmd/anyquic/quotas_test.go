@@ -70,7 +70,7 @@ func TestSIGHUPReloadsQuotas(t *testing.T) {
 	self, err := os.FindProcess(os.Getpid())
 	require.NoError(t, err)
 	require.NoError(t, self.Signal(syscall.SIGHUP))
-	require.Eventually(t, func() bool { return strings.Contains(s.stderr.String(), "configuration reloaded") }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(s.stderr.String(), "configuration reloaded") }, patience, time.Millisecond)
 	require.NotContains(t, s.stderr.String(), "need a restart")
 	require.Equal(t, packet.Success, ask("b"))
 }

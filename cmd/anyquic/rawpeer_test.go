@@ -24,7 +24,7 @@ type rawPeer struct {
 // newPeer returns a rawPeer on conn, which is closed at the end of the test.
 func newPeer(t *testing.T, conn net.Conn) *rawPeer {
 	t.Cleanup(func() { conn.Close() })
-	require.NoError(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(5*patience)))
 	return &rawPeer{t: t, conn: conn, r: mqtt.NewReader(conn, 0), v: packet.V5}
 }
 

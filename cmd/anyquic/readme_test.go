@@ -6,11 +6,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +78,7 @@ func examples(t *testing.T, addr string, names ...string) (dir string) {
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600))
 	}
-	port := freeUDPPort(t)
+	port := freePort(t)
 	for _, name := range names {
 		// The README's port may be taken on this machine, by the README's own server.
 		code, err := os.ReadFile(filepath.Join(root, "examples", name, "main.go"))
@@ -118,7 +120,7 @@ func TestREADMEProgramsRun(t *testing.T) {
 	dir := examples(t, "localhost:14567", "broker", "client")
 	var log buffer
 	startExample(t, dir, "broker", &log)
-	require.Eventually(t, func() bool { return strings.Contains(log.String(), "serving") }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "serving") }, patience, time.Millisecond)
 	out, err := example(dir, "client").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Equal(t, "greetings/world: hello over quic\n", string(out))
@@ -135,7 +137,7 @@ func TestREADMEHandlersRun(t *testing.T) {
 		require.NoError(c, err, "%s%s", out, log.String())
 		require.Equal(c, "greetings/world: hello over quic\n", string(out))
 		require.Contains(c, log.String(), "quic says hello to world")
-	}, 20*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 }
 
 // TestREADMEWebProgramsRun does so with those of HTTP.
@@ -148,16 +150,29 @@ func TestREADMEWebProgramsRun(t *testing.T) {
 		out, err := example(dir, "fetch").CombinedOutput()
 		require.NoError(c, err, "%s%s", out, log.String())
 		require.Equal(c, "hello over HTTP/3.0\n", string(out))
-	}, 20*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 }
 
-// freeUDPPort returns a port that nobody used a moment ago.
-func freeUDPPort(t *testing.T) string {
+// freePort returns a port for UDP and TCP that nobody uses. It is below those that a kernel
+// gives to who asks for any: no other test gets it while the programs are built.
+func freePort(t *testing.T) string {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "localhost:0")
-	require.NoError(t, err)
-	defer pc.Close()
-	_, port, err := net.SplitHostPort(pc.LocalAddr().String())
-	require.NoError(t, err)
-	return port
+	for range 1000 {
+		addr := net.JoinHostPort("localhost", strconv.Itoa(10_000+rand.IntN(6000)))
+		pc, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			continue
+		}
+		ln, err := net.Listen("tcp", addr)
+		require.NoError(t, pc.Close())
+		if err != nil {
+			continue
+		}
+		require.NoError(t, ln.Close())
+		_, port, err := net.SplitHostPort(addr)
+		require.NoError(t, err)
+		return port
+	}
+	t.Fatal("no port is free")
+	return ""
 }

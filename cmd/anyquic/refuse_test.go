@@ -35,6 +35,19 @@ func writeFile(t *testing.T, name, content string) string {
 	return file
 }
 
+// refusing returns an address of TCP where nobody listens, or can for as long as the test
+// runs: it is that of a client.
+func refusing(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr().String()
+}
+
 func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 	inUse, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -53,10 +66,7 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 	expired, expiredKey := certFiles(t, time.Now().Add(-2*selfcert.Lifetime))
 	future, futureKey := certFiles(t, time.Now().Add(48*time.Hour))
 	cert, _ := certFiles(t, time.Now())
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	nobody := closed.Addr().String()
-	closed.Close()
+	nobody := refusing(t)
 
 	only := func(args ...string) []string {
 		return append([]string{"serve", "--tcp", "off", "--tls", "off", "--wss", "off", "--quic", "off", "--metrics", "off"}, args...)

@@ -35,7 +35,7 @@ func (s *served) certificates(t *testing.T) map[string]string {
 		require.NoError(t, c.Close())
 	}
 	for name, alpn := range map[string]string{"quic": "mqtt", "wss": "h3"} {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		c, err := transport.DialAddr(ctx, engine.Default(), s.addr(name), &transport.Config{
 			TLS: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpn}},
 		})
@@ -54,7 +54,7 @@ func (s *served) hup(t *testing.T, says string) {
 	self, err := os.FindProcess(os.Getpid())
 	require.NoError(t, err)
 	require.NoError(t, self.Signal(syscall.SIGHUP))
-	require.Eventually(t, func() bool { return strings.Contains(s.stderr.String()[before:], says) }, 20*time.Second, time.Millisecond, "the log: %s", &s.stderr)
+	require.Eventually(t, func() bool { return strings.Contains(s.stderr.String()[before:], says) }, patience, time.Millisecond, "the log: %s", &s.stderr)
 }
 
 func TestSIGHUPReloadsCertificatesLimitsAndLogLevelWithoutDroppingAnybody(t *testing.T) {

@@ -15,7 +15,7 @@ func TestPubAndSubUseStreams(t *testing.T) {
 			url, topic := s.url(carrier), "t/"+carrier+"/"+streams
 			code, _, stderr := anyquic(t, "mqtt", "pub", url, "--insecure", "--streams", streams, "-t", topic, "-m", "kept", "-q", "2", "-r")
 			require.Zero(t, code, stderr)
-			code, stdout, stderr := anyquic(t, "mqtt", "sub", url, "--insecure", "--streams", streams, "-t", topic, "-C", "1", "-W", "20s")
+			code, stdout, stderr := anyquic(t, "mqtt", "sub", url, "--insecure", "--streams", streams, "-t", topic, "-C", "1", "-W", "2m")
 			require.Zero(t, code, stderr)
 			require.Equal(t, "kept\n", stdout)
 		}

@@ -8,7 +8,7 @@ import (
 
 func TestServePublishesItsFiguresUnlessItIsToldNotTo(t *testing.T) {
 	s := startServe(t, "--sys-interval", "1h")
-	code, stdout, stderr := anyquic(t, "mqtt", "sub", s.url("quic"), "--insecure", "-t", "$SYS/broker/version", "-C", "1", "-W", "20s")
+	code, stdout, stderr := anyquic(t, "mqtt", "sub", s.url("quic"), "--insecure", "-t", "$SYS/broker/version", "-C", "1", "-W", "2m")
 	require.Zero(t, code, stderr)
 	require.Equal(t, "anyquic "+buildVersion().Version+"\n", stdout)
 
