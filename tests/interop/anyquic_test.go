@@ -74,12 +74,12 @@ func TestAnyquicGetsRetainedWillAndResumedMessagesOverEveryCarrier(t *testing.T)
 			sub.wait(t)
 
 			watcher := s.subscribedAnyquic(t, carrier, "-t", "w/"+carrier, "-C", "2")
-			doomed := s.subscribedAnyquic(t, carrier, "-t", "nothing", "--will-topic", "w/"+carrier, "--will-payload", "gone", "-k", "1s")
+			doomed := s.subscribedAnyquic(t, carrier, "-t", "nothing", "--will-topic", "w/"+carrier, "--will-payload", "gone", "-k", "4s")
 			require.NoError(t, doomed.cmd.Process.Kill())
 			require.Equal(t, "gone", watcher.line(t))
 			watcher.wait(t)
 
-			session := []string{"-i", "resume-" + carrier, "-c", "-x", "1h", "-q", "2", "-k", "1s", "-t", "s/" + carrier}
+			session := []string{"-i", "resume-" + carrier, "-c", "-x", "1h", "-q", "2", "-k", "4s", "-t", "s/" + carrier}
 			first := s.subscribedAnyquic(t, carrier, session...)
 			require.NoError(t, first.cmd.Process.Kill())
 			<-first.exited

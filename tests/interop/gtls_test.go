@@ -158,6 +158,9 @@ func startH3(t *testing.T, e transport.Transport, id *identity, size int, wait f
 	return addr, requests
 }
 
+// gtlsIdle is the idle timeout of ngtcp2's programs.
+const gtlsIdle = "--timeout=120s"
+
 // gtlsclient runs ngtcp2's client for /file and returns what it has downloaded.
 func gtlsclient(t *testing.T, addr string, options ...string) []byte {
 	t.Helper()
@@ -165,7 +168,7 @@ func gtlsclient(t *testing.T, addr string, options ...string) []byte {
 	host, port, err := net.SplitHostPort(addr)
 	require.NoError(t, err)
 	dir := t.TempDir()
-	args := append([]string{"-q", "--exit-on-all-streams-close", "--download=" + dir}, options...)
+	args := append([]string{"-q", gtlsIdle, "--exit-on-all-streams-close", "--download=" + dir}, options...)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, program, append(args, host, port, "https://localhost/file")...).CombinedOutput()
@@ -246,14 +249,10 @@ func startGTLSServer(t *testing.T, id *identity) (addr string) {
 	t.Helper()
 	program := foreignProgram(t, "gtlsserver")
 	ctx, cancel := context.WithCancel(context.Background())
-	// It does not say which port the kernel chose, so one that was free a moment
-	// ago is named; another program may take it, and then the next is tried.
+	// Another program may take the port, and then the next is tried.
 	for range 10 {
-		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-		require.NoError(t, err)
-		port := pc.LocalAddr().(*net.UDPAddr).Port
-		require.NoError(t, pc.Close())
-		cmd := exec.CommandContext(ctx, program, "-q", "-d", t.TempDir(), "127.0.0.1", strconv.Itoa(port), id.keyFile, id.certFile)
+		port := freePort(t)
+		cmd := exec.CommandContext(ctx, program, "-q", gtlsIdle, "-d", t.TempDir(), "127.0.0.1", strconv.Itoa(port), id.keyFile, id.certFile)
 		cmd.Env = testbuild.Env()
 		require.NoError(t, cmd.Start())
 		exited := make(chan struct{})

@@ -118,7 +118,7 @@ func (p *pages) report(t *testing.T, b interface{ said() string }) map[string]st
 	select {
 	case r := <-p.reports:
 		return r
-	case <-time.After(2 * patience):
+	case <-time.After(3 * patience):
 		t.Fatalf("the page reports nothing:\n%s", b.said())
 		return nil
 	}

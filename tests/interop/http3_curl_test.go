@@ -32,7 +32,7 @@ func (s *site) curl(t *testing.T, path string, options ...string) curlResult {
 	t.Helper()
 	dir := t.TempDir()
 	args := []string{
-		"-sSv", "--cacert", s.id.certFile, "--max-time", "25", "-o", filepath.Join(dir, "body"), "-D", filepath.Join(dir, "head"),
+		"-sSv", "--cacert", s.id.certFile, "--max-time", "110", "-o", filepath.Join(dir, "body"), "-D", filepath.Join(dir, "head"),
 		"-w", "%{http_version} %{http_code}\n",
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -107,7 +107,7 @@ func TestCurlMakesManyHTTP3RequestsAtOnceOnOneConnection(t *testing.T) {
 		const n = 100 // the streams that a server grants at first: curl opens a second connection if credit for more comes late
 		dir := t.TempDir()
 		args := []string{
-			"-sS", "--http3-only", "--cacert", s.id.certFile, "--max-time", "25", "-Z", "--parallel-max", "50",
+			"-sS", "--http3-only", "--cacert", s.id.certFile, "--max-time", "110", "-Z", "--parallel-max", "50",
 			"-w", "%{http_version} %{num_connects}\n", "-o", filepath.Join(dir, "#1"), s.url(pathBytes + "[1000-1099]"),
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -134,7 +134,7 @@ func TestCurlMakesManyHTTP3RequestsAtOnceOnOneConnection(t *testing.T) {
 
 // Where curl may use both TCP and QUIC it tries TCP when QUIC has not connected after a
 // fifth of a second, or before. On a busy machine that is not enough.
-const quicStart, quicStartOf = "--happy-eyeballs-timeout-ms", "24000"
+const quicStart, quicStartOf = "--happy-eyeballs-timeout-ms", "100000"
 
 func TestCurlGetsTheSameFromOnePortOverEveryVersion(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e transport.Transport) {
@@ -177,7 +177,7 @@ func TestCurlFollowsAltSvcToHTTP3(t *testing.T) {
 // and more: at its end curl goes on to the second.
 func TestCurlSendsEarlyDataOverHTTP3(t *testing.T) {
 	eachSite(t, func(t *testing.T, s *site) {
-		both := []string{"-sS", "--http3-only", "--tls-earlydata", "--cacert", s.id.certFile, "--max-time", "25", "-w", " %{http_version} %{http_code}\n"}
+		both := []string{"-sS", "--http3-only", "--tls-earlydata", "--cacert", s.id.certFile, "--max-time", "110", "-w", " %{http_version} %{http_code}\n"}
 		args := append([]string{"-o", "/dev/null", s.url(pathBytes + "3000000")}, both...)
 		args = append(append(args, "--next", "--interface", "127.0.0.1", s.url(pathEarly)), both...)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -32,7 +32,7 @@ const nginxConf = `
 daemon off;
 user root;
 worker_processes 1;
-worker_shutdown_timeout 8s;
+worker_shutdown_timeout %[7]s;
 pid %[1]s/nginx.pid;
 error_log stderr notice;
 events { worker_connections 256; }
@@ -51,6 +51,8 @@ http {
 	ssl_early_data on;
 	quic_host_key %[1]s/host.key;
 	keepalive_requests %[6]d;
+	send_timeout 5m;
+	client_body_timeout 5m;
 	server {
 		listen %[2]s quic;
 		listen %[2]s ssl;
@@ -80,6 +82,13 @@ type nginxServer struct {
 // many requests on one connection.
 func startNginx(t *testing.T, requests int) *nginxServer {
 	t.Helper()
+	return startNginxWith(t, requests, "1m")
+}
+
+// startNginxWith has worker_shutdown_timeout as well: what a process that is to end gives
+// to its connections.
+func startNginxWith(t *testing.T, requests int, shutdown string) *nginxServer {
+	t.Helper()
 	program := foreignProgram(t, "web-nginx")
 	id := newIdentity(t)
 	dir := t.TempDir()
@@ -87,15 +96,11 @@ func startNginx(t *testing.T, requests int) *nginxServer {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "www", "file"), pattern(nginxFile), 0o644))
 	// The key for connection IDs and stateless resets, which outlives a reload.
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "host.key"), pattern(32), 0o600))
-	// nginx cannot say which port the kernel chose: one that was free a moment ago
-	// is named, and the next is tried if another program has taken it.
+	// Another program may take the port, and then the next is tried.
 	for range 10 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		addr := l.Addr().String()
-		require.NoError(t, l.Close())
+		addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 		conf := filepath.Join(dir, "nginx.conf")
-		text := fmt.Sprintf(nginxConf, dir, addr, id.certFile, id.keyFile, portOf(t, addr), requests)
+		text := fmt.Sprintf(nginxConf, dir, addr, id.certFile, id.keyFile, portOf(t, addr), requests, shutdown)
 		require.NoError(t, os.WriteFile(conf, []byte(text), 0o644))
 
 		s := &nginxServer{addr: addr, dir: dir, id: id, log: newLogBuffer(t), ended: make(chan error, 1)}
@@ -395,7 +400,7 @@ func TestNginxsLastAnswerOnAConnectionArrives(t *testing.T) {
 // ends after its worker_shutdown_timeout.
 func TestNoRequestFailsWhenNginxReloads(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e transport.Transport) {
-		s := startNginx(t, 100_000)
+		s := startNginxWith(t, 100_000, "8s")
 		tr := newHTTP3Transport(t, e, s.id)
 		c := webClient{Client: &http.Client{Transport: tr, Timeout: patience}, engine: e, host: s.addr}
 		for i := range 3 {

@@ -10,6 +10,8 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -27,8 +29,8 @@ import (
 )
 
 // patience bounds every wait for a process: it is not reached unless something
-// is broken.
-const patience = 30 * time.Second
+// is broken, on a busy machine neither.
+const patience = 2 * time.Minute
 
 const sigterm = syscall.SIGTERM
 
@@ -85,6 +87,7 @@ func start(t *testing.T, args ...string) *server {
 	s.cmd = exec.Command(bin, append([]string{
 		"serve", "--json", "--cert", s.caFile, "--key", keyFile,
 		"--tcp", any, "--tls", any, "--ws", any, "--wss", any, "--quic", any, "--metrics", any,
+		"--connect-timeout", "1m", "--drain-timeout", "1m",
 	}, args...)...)
 	s.cmd.Env = testbuild.Env()
 	s.cmd.Stderr = s.stderr
@@ -139,6 +142,30 @@ func (s *server) stop(t *testing.T) error {
 		t.Fatal("the server did not end")
 		return nil
 	}
+}
+
+// freePort returns a port for UDP and TCP that nobody uses on 127.0.0.1, for a program that
+// cannot say which one the kernel chose. It is below those that a kernel gives to who asks
+// for any.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 1000 {
+		port := 10_000 + rand.IntN(6000)
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		pc, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			continue
+		}
+		l, err := net.Listen("tcp", addr)
+		require.NoError(t, pc.Close())
+		if err != nil {
+			continue
+		}
+		require.NoError(t, l.Close())
+		return port
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 func writePEM(t *testing.T, file, kind string, der []byte) {

@@ -87,7 +87,7 @@ async def client(cafile):
             config = QuicConfiguration(alpn_protocols=[ALPN], server_name="localhost")
             config.load_verify_locations(cafile)
             if req["early"]:
-                config.session_ticket = await asyncio.wait_for(ticket.get(), 10)
+                config.session_ticket = await asyncio.wait_for(ticket.get(), 100)
             host, port = req["addr"].rsplit(":", 1)
             manager = connect(
                 host,

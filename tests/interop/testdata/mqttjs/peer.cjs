@@ -15,7 +15,7 @@ const options = {
   clientId: "mqttjs-" + topic.replaceAll("/", "-").slice(-60),
   ca: fs.readFileSync(ca),
   reconnectPeriod: 0,
-  connectTimeout: 20000,
+  connectTimeout: 100000,
 };
 if (version === "3") options.clientId = options.clientId.slice(-23);
 if (action === "will") options.will = { topic, payload: Buffer.from("gone"), qos, retain: false };

@@ -182,7 +182,7 @@ async function run() {
 	const results = {};
 	for (const name of query.get("steps").split(",")) {
 		try {
-			results[name] = await within(15000, name, steps[name]());
+			results[name] = await within(60000, name, steps[name]());
 			show(name, results[name], false);
 		} catch (e) {
 			results[name] = "error: " + e.message;
