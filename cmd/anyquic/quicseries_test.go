@@ -75,7 +75,7 @@ func newQUICLab(t *testing.T) *quicLab {
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.server.Close()) })
-	l.cfg = &transport.Config{TLS: server, Datagrams: true, DatagramQueue: 1, EarlyData: true}
+	l.cfg = &transport.Config{TLS: server, Datagrams: true, DatagramQueue: 1, EarlyData: true, HandshakeTimeout: patience}
 	l.ln, err = l.server.Listen(l.cfg)
 	require.NoError(t, err)
 	l.client, err = engine.Default().Open(l.socket, nil)
@@ -88,7 +88,7 @@ func (l *quicLab) dial(change ...func(*transport.Config)) (client, server transp
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
 	defer cancel()
-	cfg := &transport.Config{TLS: l.tls.Clone(), Datagrams: true}
+	cfg := &transport.Config{TLS: l.tls.Clone(), Datagrams: true, HandshakeTimeout: patience}
 	for _, f := range change {
 		f(cfg)
 	}

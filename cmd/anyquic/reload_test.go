@@ -37,7 +37,7 @@ func (s *served) certificates(t *testing.T) map[string]string {
 	for name, alpn := range map[string]string{"quic": "mqtt", "wss": "h3"} {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		c, err := transport.DialAddr(ctx, engine.Default(), s.addr(name), &transport.Config{
-			TLS: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpn}},
+			TLS: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpn}}, HandshakeTimeout: patience,
 		})
 		cancel()
 		require.NoError(t, err)

@@ -180,7 +180,7 @@ func withoutALPN(id *identity) *tls.Config {
 
 func newHTTP3Transport(t *testing.T, e transport.Transport, id *identity) *http3.Transport {
 	t.Helper()
-	tr := &http3.Transport{Engine: e, TLS: withoutALPN(id)}
+	tr := &http3.Transport{Engine: e, TLS: withoutALPN(id), Config: &transport.Config{HandshakeTimeout: patience}}
 	t.Cleanup(func() { require.NoError(t, tr.Close()) })
 	return tr
 }

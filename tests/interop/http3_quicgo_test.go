@@ -69,7 +69,7 @@ func startQuicGoWeb(t *testing.T) (*foreign.Server, string, *identity) {
 	id := newIdentity(t)
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
-	srv := &foreign.Server{TLSConfig: foreign.ConfigureTLSConfig(id.serverTLS()), Handler: siteHandler(), QUICConfig: &quic.Config{Allow0RTT: true}}
+	srv := &foreign.Server{TLSConfig: foreign.ConfigureTLSConfig(id.serverTLS()), Handler: siteHandler(), QUICConfig: &quic.Config{Allow0RTT: true, HandshakeIdleTimeout: patience}}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(pc) }() // ends with Close
 	t.Cleanup(func() {

@@ -44,7 +44,7 @@ func startHTTP3(t *testing.T, e transport.Transport, id *identity) *site {
 	srv := &http3.Server{
 		Handler:   siteHandler(),
 		TLS:       id.serverTLS(),
-		Transport: &transport.Config{EarlyData: true},
+		Transport: &transport.Config{EarlyData: true, HandshakeTimeout: patience},
 		Logger:    slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	srv.TLS.NextProtos = nil
@@ -79,7 +79,7 @@ func startAllHTTPWith(t *testing.T, e transport.Transport, id *identity, handler
 		Logger:     slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	srv.TLS.NextProtos = nil
-	srv.QUIC.EarlyData = true
+	srv.QUIC.EarlyData, srv.QUIC.HandshakeTimeout = true, patience
 	sockets, err := srv.Listen()
 	require.NoError(t, err)
 	s.addr = sockets.UDP[0].LocalAddr().String()

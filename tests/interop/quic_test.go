@@ -141,7 +141,7 @@ func TestForeignQUICServerAcceptsMigration(t *testing.T) {
 
 func quicGoServer(t *testing.T, id *identity) string {
 	ranWith(t, "quic-go")
-	l, err := quic.ListenAddrEarly("127.0.0.1:0", id.serverTLS(), &quic.Config{Allow0RTT: true})
+	l, err := quic.ListenAddrEarly("127.0.0.1:0", id.serverTLS(), &quic.Config{Allow0RTT: true, HandshakeIdleTimeout: patience})
 	require.NoError(t, err)
 	done := make(chan struct{})
 	go func() { // ends with l
@@ -227,10 +227,10 @@ func (s *quicGoSession) connect(addr string, early bool) (err error) {
 	config := s.config.Clone()
 	if early {
 		config.ClientSessionCache = s.cache
-		s.conn, err = quic.DialAddrEarly(ctx, addr, config, nil)
+		s.conn, err = quic.DialAddrEarly(ctx, addr, config, &quic.Config{HandshakeIdleTimeout: patience})
 	} else {
 		config.ClientSessionCache = ticketSink{s.cache}
-		s.conn, err = quic.DialAddr(ctx, addr, config, nil)
+		s.conn, err = quic.DialAddr(ctx, addr, config, &quic.Config{HandshakeIdleTimeout: patience})
 	}
 	return err
 }

@@ -188,7 +188,7 @@ func engineServer(e transport.Transport) quicServer {
 // goroutine that ends when the connection does.
 func startEngine(t *testing.T, e transport.Transport, config *tls.Config, handle func(transport.Conn)) (addr string) {
 	t.Helper()
-	l, err := transport.ListenAddr(e, "127.0.0.1:0", &transport.Config{TLS: config, EarlyData: true})
+	l, err := transport.ListenAddr(e, "127.0.0.1:0", &transport.Config{TLS: config, EarlyData: true, HandshakeTimeout: patience})
 	require.NoError(t, err)
 	var g sync.WaitGroup
 	g.Go(func() {
@@ -254,7 +254,7 @@ func (putOnly) Take(string) []byte { return nil }
 func (s *engineSession) connect(addr string, early bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cfg := &transport.Config{TLS: s.config, EarlyData: early, Sessions: putOnly{s.sessions}}
+	cfg := &transport.Config{TLS: s.config, EarlyData: early, Sessions: putOnly{s.sessions}, HandshakeTimeout: patience}
 	if early {
 		cfg.Sessions = s.sessions
 	}
