@@ -47,7 +47,7 @@ func TestExtendedCONNECTWorksOverHTTP3AndWhereNetHTTPAllowsOverHTTP2(t *testing.
 			}
 		})})
 		for _, versions := range []allhttp.Versions{allhttp.HTTP2, allhttp.HTTP3} {
-			tr := &allhttp.Transport{Engine: e, Versions: versions, Base: &http.Transport{TLSClientConfig: s.ca.Client("localhost")}}
+			tr := &allhttp.Transport{Engine: e, Versions: versions, QUIC: patient, Base: &http.Transport{TLSClientConfig: s.ca.Client("localhost")}}
 			defer func() { require.NoError(t, tr.Close()) }()
 			read, write := io.Pipe()
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodConnect, s.url()+"/", nil)

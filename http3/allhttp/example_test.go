@@ -33,18 +33,24 @@ func Example() {
 
 	transport := &allhttp.Transport{Engine: engine.Default(), Base: &http.Transport{TLSClientConfig: trust(certificate)}}
 	client := &http.Client{Transport: transport}
-	fetch := func() {
+	fetch := func() string {
 		resp, err := client.Get("https://" + addr.String())
 		if err != nil {
 			log.Fatal(err)
 		}
 		defer resp.Body.Close()
-		body, _ := io.ReadAll(resp.Body)
-		fmt.Print(string(body))
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			log.Fatal(err)
+		}
+		return string(body)
 	}
-	fetch()
-	client.CloseIdleConnections() // so that the next request needs a connection
-	fetch()
+	first := fetch()
+	next := fetch()
+	for next == first { // until HTTP/3, of which the first response has told, is connected
+		next = fetch()
+	}
+	fmt.Print(first, next)
 
 	transport.Close()
 	server.Shutdown(context.Background())

@@ -40,6 +40,9 @@ func engines(t *testing.T, f func(*testing.T, transport.Transport)) {
 	}
 }
 
+// patient is for handshakes of processes that many others leave no time.
+var patient = &transport.Config{HandshakeTimeout: time.Minute}
+
 // A site is a running Server.
 type site struct {
 	*testing.T
@@ -54,6 +57,14 @@ type site struct {
 // open starts a Server on this host.
 func open(t *testing.T, srv *allhttp.Server) *site {
 	t.Helper()
+	s, err := tryOpen(t, srv)
+	require.NoError(t, err)
+	return s
+}
+
+// tryOpen starts a Server, or returns why it cannot listen.
+func tryOpen(t *testing.T, srv *allhttp.Server) (*site, error) {
+	t.Helper()
 	s := &site{T: t, engine: srv.Engine, srv: srv, ca: testcert.NewCA(), served: make(chan error, 1), log: new(logBuffer)}
 	if srv.TLS == nil && srv.CertFile == "" {
 		srv.TLS = s.ca.Server("localhost")
@@ -61,13 +72,18 @@ func open(t *testing.T, srv *allhttp.Server) *site {
 	if srv.Addr == "" {
 		srv.Addr = anyPort
 	}
+	if srv.QUIC == nil {
+		srv.QUIC = patient
+	}
 	if srv.Logger == nil {
 		srv.Logger = slog.New(slog.NewTextHandler(s.log, nil))
 	}
 	sockets, err := srv.Listen()
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	s.serve(sockets)
-	return s
+	return s, nil
 }
 
 func (s *site) serve(sockets *allhttp.Sockets) {
@@ -91,7 +107,7 @@ func (s *site) client(proto string) *http.Client {
 func clientOf(t *testing.T, e transport.Transport, cfg *tls.Config, proto string) *http.Client {
 	t.Helper()
 	if proto == proto3 {
-		tr := &http3.Transport{Engine: e, TLS: cfg, Config: &transport.Config{HandshakeTimeout: time.Minute}}
+		tr := &http3.Transport{Engine: e, TLS: cfg, Config: patient}
 		t.Cleanup(func() { require.NoError(t, tr.Close()) })
 		return &http.Client{Transport: tr}
 	}

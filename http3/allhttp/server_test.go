@@ -3,12 +3,14 @@ package allhttp_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -179,37 +181,42 @@ func TestAHandlerSeesTheSameWithEveryVersion(t *testing.T) {
 	})
 }
 
-// listenUDPAlone takes a UDP port whose number nobody uses for TCP.
-func listenUDPAlone(t *testing.T) net.PacketConn {
+// withUDP gives f UDP ports until it has found one whose number it can have for TCP
+// too: any program on this host may take that at any time.
+func withUDP(t *testing.T, f func(udp net.PacketConn) error) {
 	t.Helper()
+	var err error
 	for range 20 {
-		udp, err := net.ListenPacket("udp", anyPort)
-		require.NoError(t, err)
+		udp, uerr := net.ListenPacket("udp", anyPort)
+		require.NoError(t, uerr)
 		t.Cleanup(func() { udp.Close() })
-		if tcp, err := net.Listen("tcp", udp.LocalAddr().String()); err == nil {
-			require.NoError(t, tcp.Close())
-			return udp
+		if err = f(udp); !errors.Is(err, syscall.EADDRINUSE) {
+			break
 		}
 	}
-	t.Fatal("no port that is free for TCP")
-	return nil
+	require.NoError(t, err)
 }
 
 func TestAPortThatIsTakenIsSaidWithBothSockets(t *testing.T) {
 	engines(t, func(t *testing.T, e transport.Transport) {
-		udp := listenUDPAlone(t)
-		taken := udp.LocalAddr().String()
-
-		_, err := (&allhttp.Server{Engine: e, Addr: taken}).Listen()
-		var lerr *allhttp.ListenError
-		require.ErrorAs(t, err, &lerr)
-		require.ErrorContains(t, err, "cannot listen on UDP "+taken+", which HTTP/3 needs beside TCP "+taken+": ")
-		require.ErrorContains(t, err, "address already in use")
-		l, err := net.Listen("tcp", taken)
-		require.NoError(t, err, "the TCP socket was given up")
+		var taken string
+		var l net.Listener
+		withUDP(t, func(udp net.PacketConn) (err error) {
+			taken = udp.LocalAddr().String()
+			_, err = (&allhttp.Server{Engine: e, Addr: taken}).Listen()
+			var lerr *allhttp.ListenError
+			require.ErrorAs(t, err, &lerr)
+			if lerr.UDP == "" {
+				return err // it did not come so far
+			}
+			require.ErrorContains(t, err, "cannot listen on UDP "+taken+", which HTTP/3 needs beside TCP "+taken+": ")
+			require.ErrorContains(t, err, "address already in use")
+			l, err = net.Listen("tcp", taken) // whose socket was given up
+			return err
+		})
 		defer l.Close()
 
-		_, err = (&allhttp.Server{Engine: e, Addr: taken}).Listen()
+		_, err := (&allhttp.Server{Engine: e, Addr: taken}).Listen()
 		require.ErrorContains(t, err, "cannot listen on TCP "+taken+": ")
 		_, err = (&allhttp.Server{Engine: e, Addr: taken, Versions: allhttp.HTTP3}).Listen()
 		require.ErrorContains(t, err, "cannot listen on UDP "+taken+", which HTTP/3 needs: ")
@@ -220,8 +227,11 @@ func TestAPortThatIsTakenIsSaidWithBothSockets(t *testing.T) {
 
 func TestAServerThatMayGoWithoutHTTP3SaysSoAndDoesNotAdvertiseIt(t *testing.T) {
 	engines(t, func(t *testing.T, e transport.Transport) {
-		udp := listenUDPAlone(t)
-		s := open(t, &allhttp.Server{Engine: e, Addr: udp.LocalAddr().String(), HTTP3Optional: true, Handler: answerProto})
+		var s *site
+		withUDP(t, func(udp net.PacketConn) (err error) {
+			s, err = tryOpen(t, &allhttp.Server{Engine: e, Addr: udp.LocalAddr().String(), HTTP3Optional: true, Handler: answerProto})
+			return err
+		})
 		require.Len(t, s.addrs, 1)
 		resp, _ := get(t, s.client(proto2), s.url())
 		require.Empty(t, resp.Header.Get("Alt-Svc"))
@@ -248,9 +258,13 @@ func TestAnAddressWithoutHostIsServedWithIPv4AndIPv6(t *testing.T) {
 
 func TestInheritedSocketsAreServed(t *testing.T) {
 	engines(t, func(t *testing.T, e transport.Transport) {
-		pc := listenUDPAlone(t)
-		l, err := net.Listen("tcp", pc.LocalAddr().String())
-		require.NoError(t, err)
+		var pc net.PacketConn
+		var l net.Listener
+		withUDP(t, func(udp net.PacketConn) (err error) {
+			pc = udp
+			l, err = net.Listen("tcp", udp.LocalAddr().String())
+			return err
+		})
 		defer l.Close()
 		lf, err := l.(*net.TCPListener).File()
 		require.NoError(t, err)
