@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -24,7 +25,8 @@ func newLoopback(t testing.TB, e transport.Transport) *loopback {
 	t.Helper()
 	l := &loopback{sessions: make(chan *webtransport.Session, 1)}
 	serverTLS, clientTLS := testcert.New()
-	srv := &http3.Server{TLS: serverTLS, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	patient := &transport.Config{HandshakeTimeout: time.Minute} // when many other processes run
+	srv := &http3.Server{TLS: serverTLS, Transport: patient, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s, err := webtransport.Accept(w, r, nil)
 		if err == nil {
 			l.sessions <- s
@@ -38,7 +40,7 @@ func newLoopback(t testing.TB, e transport.Transport) *loopback {
 	var serving sync.WaitGroup
 	serving.Go(func() { srv.Serve(ln) }) // ends with Close
 	l.url = "https://" + ln.Addr().String() + "/"
-	l.tr = &http3.Transport{Engine: e, TLS: clientTLS}
+	l.tr = &http3.Transport{Engine: e, TLS: clientTLS, Config: patient}
 	t.Cleanup(func() {
 		require.NoError(t, l.tr.Close())
 		require.NoError(t, srv.Close())
