@@ -76,6 +76,9 @@ func TestAChainAsksUntilSomeoneKnowsTheClient(t *testing.T) {
 	admits(t, auth.Anonymous{Everyone: true}, password("other", "pen"), "")
 }
 
+// patience is what a question to a web server may take on a busy machine.
+const patience = time.Minute
+
 func webServer(t *testing.T, answer func(w http.ResponseWriter, q map[string]any)) (*auth.Web, *httptest.Server) {
 	t.Helper()
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -89,7 +92,9 @@ func webServer(t *testing.T, answer func(w http.ResponseWriter, q map[string]any
 	t.Cleanup(s.Close)
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
-	web, err := auth.NewWeb(auth.WebConfig{URL: s.URL + "/auth?key=hidden", TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}})
+	web, err := auth.NewWeb(auth.WebConfig{
+		URL: s.URL + "/auth?key=hidden", TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, Timeout: patience, Rest: time.Hour,
+	})
 	require.NoError(t, err)
 	t.Cleanup(func() { web.Close() })
 	return web, s
@@ -210,7 +215,7 @@ func TestAWebServerThatIsNotSafeToAskIsRefused(t *testing.T) {
 	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0)
 	untrusted.StartTLS()
 	defer untrusted.Close()
-	web, err := auth.NewWeb(auth.WebConfig{URL: untrusted.URL})
+	web, err := auth.NewWeb(auth.WebConfig{URL: untrusted.URL, Timeout: patience})
 	require.NoError(t, err)
 	_, err = web.Authenticate(t.Context(), password("a", "b"))
 	require.ErrorContains(t, err, "certificate")
@@ -224,7 +229,7 @@ func TestTheAuthoritiesOfAWebServerAreReadAgain(t *testing.T) {
 	der, _ := testcert.New()
 	foreign := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der.Certificates[0].Certificate[0]}))
 	file := write(t, foreign)
-	web, err := auth.NewWeb(auth.WebConfig{URL: s.URL, CAFile: file})
+	web, err := auth.NewWeb(auth.WebConfig{URL: s.URL, CAFile: file, Timeout: patience})
 	require.NoError(t, err)
 	t.Cleanup(func() { web.Close() })
 	_, err = web.Authenticate(t.Context(), password("a", "b"))
