@@ -88,7 +88,7 @@ func (p *place) close() { p.ended.Do(func() { require.NoError(p, p.broker.Close(
 
 func (p *place) dial(id string, change ...func(*client.Config)) *client.Client {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.Context(), time.Minute)
 	defer cancel()
 	cfg := &client.Config{
 		URL: p.url, TLS: p.tls, Dialers: []client.LinkDialer{p.dialer}, ClientID: id, CleanStart: true,
@@ -117,10 +117,10 @@ func serve(t *testing.T, l mqtt.LinkListener) *place {
 
 func onQUIC(t *testing.T, e transport.Transport) *place {
 	serverTLS, clientTLS := certificates(t)
-	l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: serverTLS})
+	l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: serverTLS, HandshakeTimeout: time.Minute})
 	require.NoError(t, err)
 	p := serve(t, l)
-	p.dialer, p.url, p.tls = &mqttquic.Dialer{Transport: e}, mqttquic.Scheme+"://"+l.Addr().String(), clientTLS
+	p.dialer, p.url, p.tls = &mqttquic.Dialer{Transport: e, HandshakeTimeout: time.Minute}, mqttquic.Scheme+"://"+l.Addr().String(), clientTLS
 	return p
 }
 
@@ -129,7 +129,7 @@ func onWeb(scheme string) func(t *testing.T, e transport.Transport) *place {
 		serverTLS, clientTLS := certificates(t)
 		web := mqttweb.NewListener(nil)
 		hs := &http3.Server{TLS: serverTLS, Handler: web}
-		hs.Transport, hs.Extensions = mqttweb.ServerConfig(nil)
+		hs.Transport, hs.Extensions = mqttweb.ServerConfig(&transport.Config{HandshakeTimeout: time.Minute})
 		cfg, err := hs.TransportConfig()
 		require.NoError(t, err)
 		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -145,7 +145,7 @@ func onWeb(scheme string) func(t *testing.T, e transport.Transport) *place {
 			require.ErrorIs(t, <-served, http.ErrServerClosed)
 		})
 		p := serve(t, web)
-		p.dialer, p.url, p.tls = &mqttweb.Dialer{Transport: e}, scheme+"://"+pc.LocalAddr().String()+mqttweb.Path, clientTLS
+		p.dialer, p.url, p.tls = &mqttweb.Dialer{Transport: e, QUIC: &transport.Config{HandshakeTimeout: time.Minute}}, scheme+"://"+pc.LocalAddr().String()+mqttweb.Path, clientTLS
 		return p
 	}
 }

@@ -33,6 +33,9 @@ import (
 const (
 	serverAddr = "192.0.2.1:443"
 	site       = "localhost" + mqttweb.Path
+
+	// patience is how long a test on loopback waits for what must happen.
+	patience = time.Minute
 )
 
 // A world is a simulated network with a broker on HTTP/3 and clients of it, in
@@ -309,7 +312,7 @@ func newLoopback(t *testing.T, e transport.Transport, cfg *mqttweb.ListenConfig,
 	closeH3 := func() error { return nil }
 	if e != nil {
 		h3 := &http3.Server{Handler: mux, TLS: server}
-		h3.Transport, h3.Extensions = mqttweb.ServerConfig(nil)
+		h3.Transport, h3.Extensions = mqttweb.ServerConfig(&transport.Config{HandshakeTimeout: patience})
 		tc, err := h3.TransportConfig()
 		require.NoError(t, err)
 		pc, err := net.ListenPacket("udp", "127.0.0.1:0") // the number of the TCP port may be taken
@@ -327,7 +330,7 @@ func newLoopback(t *testing.T, e transport.Transport, cfg *mqttweb.ListenConfig,
 	serving.Go(func() { _ = secure.ServeTLS(web, "", "") }) // ends with Close
 	serving.Go(func() { _ = insecure.Serve(plain) })        // ends with Close
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		require.NoError(t, errors.Join(b.Close(), s.listener.Wait(ctx)))
 		require.NoError(t, errors.Join(secure.Close(), insecure.Close(), closeH3()))

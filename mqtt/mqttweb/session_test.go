@@ -258,7 +258,7 @@ func TestABrowsersPageReachesASubscriberOnTCP(t *testing.T) {
 
 			conf := s.tls.Clone()
 			conf.NextProtos = []string{http3.ALPN}
-			conn, err := transport.DialAddr(t.Context(), e, s.h3, &transport.Config{TLS: conf, Datagrams: true})
+			conn, err := transport.DialAddr(t.Context(), e, s.h3, &transport.Config{TLS: conf, Datagrams: true, HandshakeTimeout: patience})
 			require.NoError(t, err)
 			defer func() { _ = conn.CloseWithError(0, "") }()
 			b := newBrowser(t, conn)

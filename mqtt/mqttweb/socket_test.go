@@ -29,7 +29,7 @@ func dialWebSocket(t *testing.T, s *loopback, e transport.Transport, scheme stri
 	var rt http.RoundTripper
 	switch scheme {
 	case "wss+h3":
-		tr := &http3.Transport{Engine: e, TLS: s.tls}
+		tr := &http3.Transport{Engine: e, TLS: s.tls, Config: &transport.Config{HandshakeTimeout: patience}}
 		t.Cleanup(func() { require.NoError(t, tr.Close()) })
 		rt = tr
 	case "wss+h2":
@@ -53,7 +53,7 @@ func dialWebSocket(t *testing.T, s *loopback, e transport.Transport, scheme stri
 // closedWith reads to the end and returns what the Close frame said.
 func closedWith(t *testing.T, ws *websocket.Conn) websocket.StatusCode {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
 		_, _, err := ws.Read(ctx)
