@@ -129,6 +129,7 @@ func TestTakeoverEndsDataStreamsWithItsCode(t *testing.T) {
 		require.ErrorAs(w, err, &reset)
 		require.EqualValues(w, packet.SessionTakenOver, reset.Code)
 		require.True(w, reset.Remote)
+		time.Sleep(latency) // STOP_SENDING may have a packet of its own
 		_, err = data.Write([]byte{0xC0, 0})
 		require.ErrorAs(w, err, &reset, "STOP_SENDING")
 		start := time.Now()

@@ -44,9 +44,9 @@ func TestIdleConnectionCostsLittleMoreThanQUICItself(t *testing.T) {
 				require.NoError(t, err)
 				defer ep.Close()
 				dial := func(i int) transport.Conn {
-					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 					defer cancel()
-					c, err := ep.Dial(ctx, addr, &transport.Config{TLS: clientTLS, IdleTimeout: time.Hour})
+					c, err := ep.Dial(ctx, addr, &transport.Config{TLS: clientTLS, IdleTimeout: time.Hour, HandshakeTimeout: time.Minute})
 					require.NoError(t, err)
 					s, err := c.OpenStream(ctx)
 					require.NoError(t, err)
@@ -69,7 +69,7 @@ func TestIdleConnectionCostsLittleMoreThanQUICItself(t *testing.T) {
 			// QUIC itself: a connection, an accepted stream, nobody reading.
 			ep, err := e.Open(udp(t), nil)
 			require.NoError(t, err)
-			ln, err := ep.Listen(&transport.Config{TLS: serverTLS, IdleTimeout: time.Hour})
+			ln, err := ep.Listen(&transport.Config{TLS: serverTLS, IdleTimeout: time.Hour, HandshakeTimeout: time.Minute})
 			require.NoError(t, err)
 			accepted := make(chan struct{})
 			go func() { // ends with ep
@@ -109,7 +109,7 @@ func TestIdleConnectionCostsLittleMoreThanQUICItself(t *testing.T) {
 
 			b, err := broker.New(nil)
 			require.NoError(t, err)
-			l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: serverTLS})
+			l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: serverTLS, HandshakeTimeout: time.Minute})
 			require.NoError(t, err)
 			served := make(chan error, 1)
 			go func() { served <- b.ServeLinks(l) }() // ends with b.Close

@@ -23,13 +23,16 @@ const linger = time.Second
 type conn struct {
 	quic    transport.Conn
 	stream  transport.Stream
+	linger  time.Duration
 	reading sync.Mutex
 
 	mu     sync.Mutex
 	closed bool // guarded by mu
 }
 
-func newConn(c transport.Conn, s transport.Stream) *conn { return &conn{quic: c, stream: s} }
+func newConn(c transport.Conn, s transport.Stream) *conn {
+	return &conn{quic: c, stream: s, linger: linger}
+}
 
 // Transport returns the QUIC connection, for its statistics.
 func (c *conn) Transport() transport.Conn { return c.quic }
@@ -124,7 +127,7 @@ func (c *conn) Close() error {
 func (c *conn) drain() {
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	_ = c.stream.SetReadDeadline(time.Now().Add(linger))
+	_ = c.stream.SetReadDeadline(time.Now().Add(c.linger))
 	_, _ = io.Copy(io.Discard, c.stream)
 	_ = c.quic.CloseWithError(0, "")
 }

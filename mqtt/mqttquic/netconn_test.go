@@ -162,14 +162,15 @@ func TestNetConn(t *testing.T) {
 	server, client := testcert.New()
 	for _, e := range engine.All() {
 		t.Run(e.Name(), func(t *testing.T) {
-			l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: server})
+			l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: server, HandshakeTimeout: time.Minute})
 			require.NoError(t, err)
 			defer l.CloseNow()
-			d := &mqttquic.Dialer{Transport: e, TLS: client}
+			d := &mqttquic.Dialer{Transport: e, TLS: client, HandshakeTimeout: time.Minute}
 			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 				if c1, err = d.DialConn(t.Context(), l.Addr().String()); err != nil {
 					return nil, nil, nil, err
 				}
+				mqttquic.Linger(c1, time.Minute) // a busy machine takes more than a second for what nettest sends
 				// The server learns of a stream when something is sent on it.
 				if _, err = c1.Write([]byte{'!'}); err != nil {
 					return nil, nil, nil, err
@@ -215,7 +216,7 @@ func TestDialerVerifiesTheServer(t *testing.T) {
 	server, client := testcert.New()
 	for _, e := range engine.All() {
 		t.Run(e.Name(), func(t *testing.T) {
-			l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: server})
+			l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: server, HandshakeTimeout: time.Minute})
 			require.NoError(t, err)
 			defer l.CloseNow()
 			d := &mqttquic.Dialer{Transport: e}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -20,7 +21,8 @@ import (
 	"github.com/anyquic/anyquic/transport/engine"
 )
 
-const patience = 20 * time.Second
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
 
 // A server is a broker on QUIC that knows its connections.
 type server struct {
@@ -41,12 +43,12 @@ func overQUIC(t *testing.T, f func(s *server)) {
 		t.Run(e.Name(), func(t *testing.T) {
 			b, err := broker.New(nil)
 			require.NoError(t, err)
-			l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: serverTLS})
+			l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: serverTLS, HandshakeTimeout: patience})
 			require.NoError(t, err)
 			s := &server{
 				T: t, broker: b,
 				url:    "mqtt+quic://" + l.Addr().String(),
-				dialer: &mqttquic.Dialer{Transport: e, TLS: clientTLS},
+				dialer: &mqttquic.Dialer{Transport: e, TLS: clientTLS, HandshakeTimeout: patience},
 			}
 			served := make(chan error, 1)
 			go func() { served <- b.ServeLinks(&watched{l, s}) }() // ends with b.Close
@@ -155,7 +157,7 @@ func (s *server) link(c *client) mqtt.Link {
 	require.Equal(s, "udp", nc.RemoteAddr().Network())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.links {
+	for _, l := range slices.Backward(s.links) { // an earlier one may have had the same port
 		if l.RemoteAddr().(*net.UDPAddr).Port == nc.LocalAddr().(*net.UDPAddr).Port {
 			return l
 		}
@@ -212,7 +214,7 @@ func TestPahosWillIsForLostConnectionsOnly(t *testing.T) {
 		// DISCONNECT arrives though paho closes the connection right after it.
 		left := withWill("must not be seen")
 		link := s.link(left)
-		left.Disconnect(250)
+		left.Disconnect(uint(patience / time.Millisecond)) // at most: paho gives up what is not written by then
 		<-link.Context().Done()
 		s.kill(withWill("lost"))
 		require.Equal(s, "lost", string(s.message(watcher).Payload()))

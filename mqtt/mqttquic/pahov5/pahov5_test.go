@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +22,8 @@ import (
 	"github.com/anyquic/anyquic/transport/engine"
 )
 
-const patience = 20 * time.Second
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
 
 // A server is a broker on QUIC that knows its connections.
 type server struct {
@@ -42,12 +44,12 @@ func overQUIC(t *testing.T, f func(s *server)) {
 		t.Run(e.Name(), func(t *testing.T) {
 			b, err := broker.New(nil)
 			require.NoError(t, err)
-			l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: serverTLS})
+			l, err := mqttquic.ListenAddr(e, "127.0.0.1:0", &mqttquic.ListenConfig{TLS: serverTLS, HandshakeTimeout: patience})
 			require.NoError(t, err)
 			s := &server{
 				T: t, broker: b,
 				url:    &url.URL{Scheme: "mqtt+quic", Host: l.Addr().String()},
-				dialer: &mqttquic.Dialer{Transport: e, TLS: clientTLS},
+				dialer: &mqttquic.Dialer{Transport: e, TLS: clientTLS, HandshakeTimeout: patience},
 			}
 			served := make(chan error, 1)
 			go func() { served <- b.ServeLinks(&watched{l, s}) }() // ends with b.Close
@@ -101,6 +103,7 @@ func (s *server) connect(id string, configure func(*autopaho.ClientConfig)) *cli
 	cfg := autopaho.ClientConfig{
 		ServerUrls:       []*url.URL{s.url},
 		KeepAlive:        20,
+		ConnectTimeout:   patience,
 		ReconnectBackoff: func(int) time.Duration { return 10 * time.Millisecond },
 		AttemptConnection: func(ctx context.Context, cfg autopaho.ClientConfig, u *url.URL) (net.Conn, error) {
 			nc, err := attempt(ctx, cfg, u)
@@ -229,7 +232,7 @@ func (s *server) link(c *client) mqtt.Link {
 	require.Equal(s, "udp", nc.RemoteAddr().Network())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.links {
+	for _, l := range slices.Backward(s.links) { // an earlier one may have had the same port
 		if l.RemoteAddr().(*net.UDPAddr).Port == nc.LocalAddr().(*net.UDPAddr).Port {
 			return l
 		}
