@@ -26,10 +26,8 @@ import (
 
 func TestPriorities(t *testing.T) {
 	// The last response asked for comes first if it is more urgent.
-	order := func(t *testing.T, ask func(tr *http3.Transport, handler *http.Handler) (first, last *http.Response)) string {
-		var finished []string
+	order := func(t *testing.T, want string, ask func(tr *http3.Transport, handler *http.Handler) (first, last *http.Response)) {
 		engines(t, func(t *testing.T, e transport.Transport) {
-			finished = nil
 			w := newWorldBehind(t, e, transporttest.Link{Latency: oneWay, Rate: 4 << 20, Queue: 1 << 20})
 			var handler http.Handler
 			tr := new(http3.Transport)
@@ -37,6 +35,7 @@ func TestPriorities(t *testing.T) {
 				handler.ServeHTTP(w, r)
 			})}, tr)
 			first, last := ask(tr, &handler)
+			var finished []string
 			var mu sync.Mutex
 			var wg sync.WaitGroup
 			for name, resp := range map[string]*http.Response{"first": first, "last": last} {
@@ -50,8 +49,8 @@ func TestPriorities(t *testing.T) {
 				})
 			}
 			wg.Wait()
+			require.Equal(t, want, strings.Join(finished, " "))
 		})
-		return strings.Join(finished, " ")
 	}
 	large := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 2<<20)) })
 	fetch := func(tr *http3.Transport, path, priority string) *http.Response {
@@ -63,27 +62,27 @@ func TestPriorities(t *testing.T) {
 		return resp
 	}
 	t.Run("without any the requests are served in their order", func(t *testing.T) {
-		require.Equal(t, "first last", order(t, func(tr *http3.Transport, h *http.Handler) (a, b *http.Response) {
+		order(t, "first last", func(tr *http3.Transport, h *http.Handler) (a, b *http.Response) {
 			*h = large
 			return fetch(tr, "/", ""), fetch(tr, "/", "")
-		}))
+		})
 	})
 	t.Run("by the request's header", func(t *testing.T) {
-		require.Equal(t, "last first", order(t, func(tr *http3.Transport, h *http.Handler) (a, b *http.Response) {
+		order(t, "last first", func(tr *http3.Transport, h *http.Handler) (a, b *http.Response) {
 			*h = large
 			return fetch(tr, "/", "u=5, i"), fetch(tr, "/", "u=1")
-		}))
+		})
 	})
 	t.Run("by PRIORITY_UPDATE", func(t *testing.T) {
-		require.Equal(t, "last first", order(t, func(tr *http3.Transport, h *http.Handler) (a, b *http.Response) {
+		order(t, "last first", func(tr *http3.Transport, h *http.Handler) (a, b *http.Response) {
 			*h = large
 			a, b = fetch(tr, "/", ""), fetch(tr, "/", "")
 			require.NoError(t, http3.Reprioritise(b, transport.PriorityHigh))
 			return a, b
-		}))
+		})
 	})
 	t.Run("by the handler", func(t *testing.T) {
-		require.Equal(t, "last first", order(t, func(tr *http3.Transport, h *http.Handler) (a, b *http.Response) {
+		order(t, "last first", func(tr *http3.Transport, h *http.Handler) (a, b *http.Response) {
 			*h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/urgent" {
 					http3.SetPriority(w, transport.PriorityHigh)
@@ -91,7 +90,7 @@ func TestPriorities(t *testing.T) {
 				large(w, r)
 			})
 			return fetch(tr, "/", ""), fetch(tr, "/urgent", "")
-		}))
+		})
 	})
 }
 
