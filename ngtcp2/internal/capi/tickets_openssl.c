@@ -154,8 +154,11 @@ static SSL_TICKET_RETURN on_ticket_read(SSL *ssl, SSL_SESSION *session,
     return SSL_TICKET_RETURN_IGNORE_RENEW;
   }
   /* Go's clock, which may not be this host's, judges the age that the client
-   * tells (RFC 8446, Section 8.3). */
-  (void)SSL_SESSION_set_time_ex(session, time(NULL) - (time_t)(age / 1000));
+   * tells (RFC 8446, Section 8.3). OpenSSL takes one that is up to a second more
+   * than the session's, whose time has no fraction: it is not to be younger than
+   * Go says. */
+  (void)SSL_SESSION_set_time_ex(session,
+                                time(NULL) - (time_t)((age + 999) / 1000));
   /* A client uses a session once (RFC 8446, Appendix C.4): it gets another. */
   return SSL_TICKET_RETURN_USE_RENEW;
 }
