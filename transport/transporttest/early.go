@@ -399,7 +399,7 @@ func testZeroRTTHandshake(l *lab) {
 }
 
 func testZeroRTTLossy(l *lab) {
-	p, sessions := l.resumable(true, setup{})
+	p, sessions := l.resumable(true, setup{server: patient(time.Hour), client: patient(time.Hour)})
 	sim(p.clientPC).Links(Link{Latency: oneWay, Loss: 0.2}, Link{Loss: 0.2})
 	used := 0
 	for range 5 {

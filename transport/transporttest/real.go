@@ -1,7 +1,6 @@
 package transporttest
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -9,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/nettest"
@@ -163,12 +161,10 @@ func testMTUOverUDP(l *lab) {
 		client: func(c *transport.Config) { c.Datagrams = l.client.Features().Datagrams },
 	})
 	relay := newUDPRelay(l, p.serverEP.Addr(), mtu)
-	ctx, cancel := context.WithTimeout(l.ctx, 10*time.Second)
-	defer cancel()
 	var err error
-	p.client, err = p.clientEP.Dial(ctx, relay.front.LocalAddr(), p.clientCfg)
+	p.client, err = p.clientEP.Dial(l.ctx, relay.front.LocalAddr(), p.clientCfg)
 	require.NoError(l, err)
-	p.server, err = p.ln.Accept(ctx)
+	p.server, err = p.ln.Accept(l.ctx)
 	require.NoError(l, err)
 	transfer(l, p.client, p.server, 1<<20)
 	transfer(l, p.server, p.client, 1<<20)

@@ -110,7 +110,7 @@ func TestABrokenEngineFailsItsCases(t *testing.T) {
 			t.Parallel()
 			name := engine.Default().Name()
 			pattern := "^TestBrokenPair$/^" + name + "-" + name + "$/^(" + strings.Join(f.caught, "|") + ")$"
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run="+pattern, "-test.timeout=1m")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run="+pattern, "-test.timeout=10m")
 			cmd.Env = append(os.Environ(), faultVariable+"="+f.name)
 			out, err := cmd.CombinedOutput()
 			var exit *exec.ExitError
