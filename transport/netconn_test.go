@@ -2,6 +2,7 @@ package transport_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -15,21 +16,30 @@ import (
 	"github.com/anyquic/anyquic/transport/engine"
 )
 
+// patience bounds what takes as long as the machine takes: it is not reached unless
+// something is broken.
+const patience = 5 * time.Minute
+
 // connect returns both ends of a connection over loopback.
 func connect(t *testing.T) (client, server transport.Conn) {
 	t.Helper()
 	serverTLS, clientTLS := testcert.New("test")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	ln, err := transport.ListenAddr(engine.Default(), "127.0.0.1:0", &transport.Config{TLS: serverTLS})
+	ln, err := transport.ListenAddr(engine.Default(), "127.0.0.1:0", patient(serverTLS))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, ln.Close()) })
-	client, err = transport.DialAddr(ctx, engine.Default(), ln.Addr().String(), &transport.Config{TLS: clientTLS})
+	client, err = transport.DialAddr(ctx, engine.Default(), ln.Addr().String(), patient(clientTLS))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.CloseWithError(0, "")) })
 	server, err = ln.Accept(ctx)
 	require.NoError(t, err)
 	return client, server
+}
+
+// patient is a Config whose timeouts a busy machine does not reach.
+func patient(tls *tls.Config) *transport.Config {
+	return &transport.Config{TLS: tls, HandshakeTimeout: patience, IdleTimeout: patience}
 }
 
 // netConns returns both ends of a stream as net.Conns.
@@ -64,7 +74,7 @@ func TestCloseOfANetConnDeliversAndEndsBothDirections(t *testing.T) {
 	got, err := io.ReadAll(far)
 	require.NoError(t, err)
 	require.Equal(t, "last words", string(got))
-	require.NoError(t, far.SetWriteDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, far.SetWriteDeadline(time.Now().Add(patience)))
 	for err == nil { // until STOP_SENDING has arrived
 		_, err = far.Write([]byte("x"))
 	}
