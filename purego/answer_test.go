@@ -15,7 +15,7 @@ import (
 // apart: over loopback the answer comes while streams open.
 func TestEarlyDataAndTheServersAnswerAreApart(t *testing.T) {
 	sTLS, cTLS := testcert.New("test")
-	config := transport.Config{EarlyData: true, Datagrams: true, MaxStreams: 10}
+	config := transport.Config{EarlyData: true, Datagrams: true, MaxStreams: 10, HandshakeTimeout: wait, IdleTimeout: wait}
 	sCfg, cCfg := config, config
 	sCfg.TLS, cCfg.TLS = sTLS, cTLS
 	cache := &memory{}
