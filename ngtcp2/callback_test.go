@@ -243,7 +243,8 @@ func TestCallsEndWithTheConnectionWhileACallbackRuns(t *testing.T) {
 // What a Read leaves to be given back when a callback of the handshake has ended,
 // the callback may have ended before that Read has returned.
 func TestWhatACancelledReadHasTakenIsGivenBackAfterACallback(t *testing.T) {
-	r := newRig(t, nil, nil)
+	realTime := func(c *transport.Config) { c.HandshakeTimeout, c.IdleTimeout = patience, patience }
+	r := newRig(t, realTime, realTime)
 	c, s := r.dial()
 	w, err := c.OpenUniStream(r.Context())
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ package ngtcp2
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/netip"
@@ -29,6 +30,15 @@ type kernelPair struct {
 	cfg                *transport.Config
 }
 
+// patience bounds every wait for the kernel, for a loop and for a peer: it is not
+// reached unless something is broken.
+const patience = 5 * time.Minute
+
+// patient is a Config whose timeouts a busy machine does not reach.
+func patient(tls *tls.Config) *transport.Config {
+	return &transport.Config{TLS: tls, HandshakeTimeout: patience, IdleTimeout: patience}
+}
+
 func newKernelPair(t testing.TB, network, addr string, opts *transport.Options) *kernelPair {
 	t.Helper()
 	ca := testcert.NewCA()
@@ -40,15 +50,15 @@ func newKernelPair(t testing.TB, network, addr string, opts *transport.Options) 
 	l.server, err = open(l.serverPC, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { l.server.Close() })
-	l.ln, err = l.server.Listen(&transport.Config{TLS: ca.Server("localhost", "test")})
+	l.ln, err = l.server.Listen(patient(ca.Server("localhost", "test")))
 	require.NoError(t, err)
-	l.cfg = &transport.Config{TLS: ca.Client("localhost", "test")}
+	l.cfg = patient(ca.Client("localhost", "test"))
 	return l
 }
 
 func (l *kernelPair) dial(t testing.TB, host string) (client, server transport.Conn) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	to := netip.AddrPortFrom(netip.MustParseAddr(host), l.server.socket.localAddr().Port())
 	c, err := l.client.Dial(ctx, net.UDPAddrFromAddrPort(to), l.cfg)

@@ -21,10 +21,6 @@ import (
 	"github.com/anyquic/anyquic/transport"
 )
 
-// patience bounds every wait for the kernel and for a loop: it is not reached unless
-// something is broken.
-const patience = 30 * time.Second
-
 // A probe is a sink that a test looks into.
 type probe struct {
 	addrBook
@@ -597,7 +593,12 @@ func TestAReleasedSocketIsAsItWas(t *testing.T) {
 	client := newTestLoop(t, newProbe(nil), listenUDP(t, "udp", "[::1]:0"))
 	buf := numbered(10, 1000, 1000)
 	to := capi.Path{Remote: portOf(t, s, "::1")}
-	client.send(nil, &capi.Output{N: len(buf), Segment: 1000, Path: to}, buf) // waits in the kernel
+	client.send(nil, &capi.Output{N: len(buf), Segment: 1000, Path: to}, buf)
+	waits := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}} // in the kernel, when it has come there
+	require.Eventually(t, func() bool {
+		n, err := unix.Poll(waits, 0)
+		return err == nil && n == 1
+	}, patience, time.Millisecond)
 	s.release()
 	s.release()
 	require.NoError(t, s.close(), "nothing")
