@@ -30,7 +30,7 @@ func exampleBroker() (string, func() error) {
 func Example() {
 	addr, stop := exampleBroker()
 	defer stop()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 
 	c, err := client.Dial(ctx, &client.Config{URL: addr})
@@ -61,7 +61,7 @@ func Example() {
 func ExampleClient_Request() {
 	addr, stop := exampleBroker()
 	defer stop()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 
 	c, err := client.Dial(ctx, &client.Config{URL: addr})

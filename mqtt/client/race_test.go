@@ -173,10 +173,14 @@ func TestARaceThatNobodyWinsReportsEveryReason(t *testing.T) {
 
 func TestARaceOfRealPortsConnectsOverTheOneThatIsThere(t *testing.T) {
 	url := serveOne(t, func(_ net.Conn, in *mqtt.Reader) { _, _, _ = in.Next() })
+	// Nobody listens on the client's port of a connection, nor can while it is there.
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	gone := "mqtt://" + ln.Addr().String()
-	require.NoError(t, ln.Close())
+	defer ln.Close()
+	busy, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer busy.Close()
+	gone := "mqtt://" + busy.LocalAddr().String()
 	c, err := Dial(t.Context(), &Config{URLs: []string{gone, url}})
 	require.NoError(t, err)
 	require.NoError(t, c.Close())

@@ -61,6 +61,9 @@ func (l *manyLink) stream(ctx context.Context, conn cutConn, open bool) (mqtt.St
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open = append(l.open, conn)
+	if l.Context().Err() != nil {
+		conn.Close() // who closes what is open may have been here before
+	}
 	id := 4 * l.next
 	return &numbered{s, id, conn.cut}, err
 }
