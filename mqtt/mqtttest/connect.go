@@ -171,7 +171,7 @@ var connectCases = []testCase{
 		p.expectRefused(packet.BadAuthenticationMethod)
 	}},
 	{"ConnectionWithoutConnectIsClosed", func(r *run) { // Section 3.1.4, a reasonable amount of time
-		r.start(&broker.Config{ConnectTimeout: 3 * time.Second})
+		r.start(&broker.Config{ConnectTimeout: 8 * time.Second})
 		silent := r.dial()
 		begun := r.dial()
 		begun.sendRaw([]byte{0x10, 0x20, 0x00}) // the beginning of a CONNECT

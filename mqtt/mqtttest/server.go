@@ -38,8 +38,8 @@ var serverCases = []testCase{
 		}
 	}},
 	{"EveryPacketCountsForTheKeepAlive", func(r *run) { // Section 3.1.2.10
-		p, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "c", CleanStart: true, KeepAlive: 3})
-		silent, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "silent", CleanStart: true, KeepAlive: 5})
+		p, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "c", CleanStart: true, KeepAlive: 6})
+		silent, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "silent", CleanStart: true, KeepAlive: 7})
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
 		for alive := 0; ; alive++ {
@@ -50,7 +50,7 @@ var serverCases = []testCase{
 				} else {
 					p.ping()
 				}
-			case <-silent.arrivals: // after 7.5 s: more than p is allowed
+			case <-silent.arrivals: // after 10.5 s: more than p is allowed
 				p.ping()
 				return
 			}

@@ -2,6 +2,7 @@ package mqtttest
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -68,7 +69,9 @@ var sessionCases = []testCase{
 			SessionExpiry: packet.Some[uint32](1),
 		}})
 		p.kill()
-		r.wait(3) // the broker sees the end a little later
+		for end := time.Now().Add(patience); r.broker.Stats().Sessions > 0 && time.Now().Before(end); {
+			r.wait(1) // it begins when the broker has seen the end
+		}
 		_, ack := r.connect(&packet.Connect{Version: packet.V5, ClientID: "c"})
 		require.False(r, ack.SessionPresent)
 	}},

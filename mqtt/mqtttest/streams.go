@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyquic/anyquic/mqtt"
+	"github.com/anyquic/anyquic/mqtt/broker"
 	"github.com/anyquic/anyquic/mqtt/packet"
 )
 
@@ -54,9 +55,9 @@ var streamCases = []testCase{
 		c.ping()
 	}},
 	{"DataStreamsCountForTheKeepAlive", func(r *run) { // EMQX since 5.8.2
-		p, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "c", CleanStart: true, KeepAlive: 3})
+		p, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "c", CleanStart: true, KeepAlive: 6})
 		d := p.openStream()
-		silent, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "silent", CleanStart: true, KeepAlive: 5})
+		silent, _ := r.connect(&packet.Connect{Version: packet.V5, ClientID: "silent", CleanStart: true, KeepAlive: 7})
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
 		for {
@@ -77,6 +78,7 @@ var streamCases = []testCase{
 		require.EqualValues(r, 1, expect[*packet.Suback](d).PacketID)
 	}},
 	{"DataStreamOfARefusedClientEnds", func(r *run) {
+		r.start(&broker.Config{DrainTimeout: 5 * time.Second}) // the client does not close
 		p := r.dial()
 		d := p.openStream()
 		d.send(&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "t", QoS: 1}}})
