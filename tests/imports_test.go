@@ -28,6 +28,7 @@ type rule struct {
 // rules is section 3 of the design: the arrows between the folders.
 var rules = []rule{
 	{prefix: "transport"},
+	{prefix: "transport/tickets", ours: []string{"transport", "internal"}},
 	{prefix: "transport/engine", ours: []string{"transport", "purego", "ngtcp2"}},
 	{prefix: "transport/transporttest", ours: []string{"transport", "internal"}},
 	{prefix: "purego", ours: []string{"transport", "internal"}},

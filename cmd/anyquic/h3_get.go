@@ -20,8 +20,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/anyquic/anyquic/http3/allhttp"
-	"github.com/anyquic/anyquic/mqtt/client/tickets"
 	"github.com/anyquic/anyquic/transport"
+	"github.com/anyquic/anyquic/transport/tickets"
 )
 
 type h3GetFlags struct {

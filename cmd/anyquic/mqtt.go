@@ -14,11 +14,11 @@ import (
 
 	"github.com/anyquic/anyquic/mqtt/auth"
 	"github.com/anyquic/anyquic/mqtt/client"
-	"github.com/anyquic/anyquic/mqtt/client/tickets"
 	"github.com/anyquic/anyquic/mqtt/mqttquic"
 	"github.com/anyquic/anyquic/mqtt/mqttweb"
 	"github.com/anyquic/anyquic/mqtt/packet"
 	"github.com/anyquic/anyquic/transport"
+	"github.com/anyquic/anyquic/transport/tickets"
 )
 
 func newMQTT() *cobra.Command {

@@ -12,7 +12,7 @@ import (
 	"github.com/anyquic/anyquic/mqtt"
 	"github.com/anyquic/anyquic/mqtt/broker"
 	"github.com/anyquic/anyquic/mqtt/client"
-	"github.com/anyquic/anyquic/mqtt/client/tickets"
+	"github.com/anyquic/anyquic/transport/tickets"
 )
 
 func TestANewProcessResumesTheTLSSessionOfQUICFromAFile(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyquic/anyquic/internal/testcert"
-	"github.com/anyquic/anyquic/mqtt/client/tickets"
 	"github.com/anyquic/anyquic/transport"
+	"github.com/anyquic/anyquic/transport/tickets"
 )
 
 var _ transport.SessionCache = (*tickets.Sessions)(nil)
