@@ -6,7 +6,9 @@
 // for and quic-go does not do by itself is done here: a bound on the whole
 // handshake, refusal of connections when nobody listens, a limit of
 // connections, datagram queues that drop and count, Close during Write, errors
-// and context causes of package transport.
+// and context causes of package transport. What cannot be done here: to an address
+// that is not validated, quic-go may send up to one packet more than three times what it
+// has received (RFC 9000, Section 8.1).
 //
 // An idle connection costs one small struct, one context and no goroutine more
 // than quic-go's own.
