@@ -3,7 +3,7 @@
 package capi
 
 import (
-	"crypto/sha1" //nolint:gosec // of OCSP, see ocspResponse
+	"crypto/sha1"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
