@@ -27,6 +27,7 @@ type dataStream struct {
 	flights  int         // bytes in out of messages with QoS 1 and 2
 	qos0     int         // messages with QoS 0 in out
 	fin      bool        // what is in out is the last
+	finished bool        // that is written, and the end
 	over     bool        // it is lost, or its place is taken back
 	repaired bool        // it is lost, and the log does not have it yet
 }
@@ -168,6 +169,10 @@ func (d *dataStream) run() {
 			}
 		case fin:
 			_ = s.CloseWrite()
+			c.mu.Lock()
+			d.finished = true
+			c.changed()
+			c.mu.Unlock()
 			return
 		default:
 			select {
@@ -252,23 +257,44 @@ func (cn *conn) dropAbandoned() {
 	}
 }
 
-// finishStreams ends the data streams, and waits, for a moment, until the server has
-// read them: DISCONNECT, on another stream, could overtake what is on them.
+// finishStreams ends the data streams, and waits until all is written to them, and then,
+// for a moment, until the server has read them: DISCONNECT, on another stream, could
+// overtake what is on them.
 func (cn *conn) finishStreams(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lingerTimeout)
-	defer cancel()
 	c := cn.c
 	c.mu.Lock()
 	for _, d := range cn.data {
 		d.fin = true
 		d.wakeWriter()
 	}
-	for c.conn == cn && len(cn.data) > 0 {
-		if c.waitRoom(ctx) != nil {
-			return
+	written := func() bool {
+		for _, d := range cn.data {
+			if !d.finished {
+				return false
+			}
+		}
+		return true
+	}
+	read := func() bool { return len(cn.data) == 0 }
+	if cn.awaitStreams(ctx, written) != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lingerTimeout)
+	defer cancel()
+	if cn.awaitStreams(ctx, read) == nil {
+		c.mu.Unlock()
+	}
+}
+
+// awaitStreams waits until done says so, or the connection has ended. It is called with
+// mu and returns with it, unless it fails.
+func (cn *conn) awaitStreams(ctx context.Context, done func() bool) error {
+	for cn.c.conn == cn && !done() {
+		if err := cn.c.waitRoom(ctx); err != nil {
+			return err
 		}
 	}
-	c.mu.Unlock()
+	return nil
 }
 
 // sendConnect opens the control stream and writes CONNECT.

@@ -2,9 +2,11 @@ package client
 
 import (
 	"context"
+	"io"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -260,5 +262,35 @@ func TestMessagesAcknowledgedUnreadOnADataStreamAreBounded(t *testing.T) {
 			c.mu.Unlock()
 		}
 		require.Less(t, int(sent.Load())*size, 4*limit)
+	})
+}
+
+func TestDisconnectWaitsUntilDataStreamsAreWrittenAndForAMomentUntilTheyAreRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := dialStreams(t, &Config{})
+		const messages = 10
+		p := msg("t", packet.AtMostOnce)
+		p.Payload = make([]byte, 5000)
+		for range messages {
+			require.NoError(t, c.PublishAsync(t.Context(), p, nil))
+		}
+		d := s.accept()
+		left := make(chan error, 1)
+		go func() { left <- c.Disconnect(context.Background()) }()
+		for range messages { // the server reads what is on a slow path
+			time.Sleep(2 * lingerTimeout)
+			require.Empty(t, left)
+			_, err := io.CopyN(io.Discard, d, int64(len(p.Payload)))
+			require.NoError(t, err)
+		}
+		headers := int64(messages * len("\x30\x8c\x27\x00\x01t\x00"))
+		_, err := io.CopyN(io.Discard, d, headers)
+		require.NoError(t, err)
+		read := time.Now()
+		expectOn[*packet.Disconnect](s.control)
+		after(t, lingerTimeout, read) // the server does not say that it has read them
+		require.NoError(t, s.link.CloseWithCode(mqtt.LinkNormal))
+		require.NoError(t, <-left)
+		require.Zero(t, c.Stats().MessagesLost)
 	})
 }
