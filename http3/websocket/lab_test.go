@@ -343,10 +343,19 @@ func (l *lab) serveRaw(w http.ResponseWriter, r *http.Request) {
 		done := make(chan struct{})
 		var once sync.Once
 		end := func() { once.Do(func() { close(done) }) }
+		var returning sync.Mutex // w is the handler's until it returns, which the client may cause
+		returned := false
+		defer func() {
+			returning.Lock()
+			defer returning.Unlock()
+			returned = true
+		}()
 		fw := &flushWriter{w: w, rc: rc}
 		defer fw.stop()
 		l.taken <- &rawStream{r.Body, fw, end, func() {
-			if r.Context().Err() == nil {
+			returning.Lock()
+			defer returning.Unlock()
+			if !returned {
 				_ = rc.SetWriteDeadline(time.Unix(1, 0))
 			}
 			end()
